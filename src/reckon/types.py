@@ -1,0 +1,405 @@
+"""The nouns and protocols every room shares. Nothing here computes, and nothing here imports torch at run time.
+
+Sizes in shape comments: N responses, T tokens of the longest response, G prompts (groups), M rollouts generated.
+Every mask is True where it counts. Log-probabilities are natural logarithms in float32.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Message: TypeAlias = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+Chat: TypeAlias = tuple[Message, ...]
+Metrics: TypeAlias = dict[str, float]  # "room/name/statistic" to a number
+State: TypeAlias = "Mapping[str, Tensor | Json | State]"  # nested; tensors and JSON values only, never pickled objects
+Columns: TypeAlias = "Mapping[str, Tensor]"  # each [N] or [N, T], cut by rows along with the responses
+Split: TypeAlias = Literal["train", "dev", "test"]
+Kind: TypeAlias = Literal["reward", "advantage", "weight"]
+Want: TypeAlias = Literal["logprobs", "entropy", "values", "hidden"]
+Reason: TypeAlias = Literal["right", "wrong", "partial", "no answer", "ambiguous", "timed out", "crashed", "no reference"]
+
+
+class End(enum.IntEnum):
+    """Why a response ended."""
+
+    EOS = 0  # the model said it was done
+    STOP = 1  # a stop string or stop token of the caller's
+    LENGTH = 2  # it ran into the limit: truncated
+
+
+class Use(enum.IntEnum):
+    """What a keep rule decides for one response."""
+
+    DROP = 0  # generated, counted, forgotten
+    CONTEXT = 1  # counts in its group's baseline and trains nothing
+    TRAIN = 2
+
+
+@dataclass(frozen=True)
+class Rng:
+    """A name for a stream of random numbers: (seed, part, step, ...), so that no part disturbs another's numbers.
+
+    The same key gives the same numbers on every machine and in every order of calls, which makes resuming exact and
+    makes a part of weight 0 equal to no part at all.
+    """
+
+    key: tuple[int | str, ...]
+
+    def child(self, *names: int | str) -> Rng:
+        """The stream of a part, step or row below this one."""
+        return Rng(self.key + names)
+
+    def integer(self) -> int:
+        """A seed in [0, 2**63), for generators of other libraries."""
+        return int.from_bytes(hashlib.sha256(repr(self.key).encode()).digest()[:8], "big") >> 1
+
+    def numpy(self) -> np.random.Generator:
+        """A fresh NumPy generator at the start of this stream."""
+        return np.random.Generator(np.random.Philox(self.integer()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing to answer, as data that travels; what checks it is the task's."""
+
+    id: str  # unique within its task and split
+    prompt: str | Chat
+    answer: str | None = None  # the reference; None = nobody knows, so the verdict is unknown
+    domain: str = "default"
+    columns: Mapping[str, Json] = field(default_factory=dict)  # whatever else came with the row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A checker's finding on one response.
+
+    An answer that is missing or cannot be read is wrong; a checker that failed, or a problem without an answer, is
+    unknown.
+    """
+
+    outcome: float | None  # in [0, 1]; None = unknown, which is not 0
+    answer: str | None  # what was read out of the response, normalized
+    reason: Reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A stretch [start, end) of a response's characters that is one step of its reasoning."""
+
+    start: int
+    end: int
+    valid: bool | None  # None = this text is not a step that can be judged
+
+
+def check_shapes(owner: object, /, **shapes: str) -> None:
+    """Raises ValueError unless the named fields have these shapes, where a letter is one size throughout.
+
+    `check_shapes(self, group="N", tokens="N T")`. A field that is None passes.
+    """
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, letters in shapes.items():
+        value = getattr(owner, name)
+        if value is None:
+            continue
+        shape = tuple(value.shape)
+        wanted = letters.split()
+        if len(shape) != len(wanted):
+            raise ValueError(f"{type(owner).__name__}.{name} must be [{', '.join(wanted)}], not of shape {shape}")
+        for size, letter in zip(shape, wanted, strict=True):
+            first, owner_name = sizes.setdefault(letter, (size, name))
+            if size != first:
+                raise ValueError(
+                    f"{type(owner).__name__}.{name} has {letter} = {size}, but {owner_name} has {letter} = {first}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)  # eq=False: == on tensors is elementwise
+class Sequences:
+    """N responses of at most T tokens to G prompts, as a struct of arrays; each prompt is stored once."""
+
+    prompts: tuple[Tensor, ...]  # G tensors of int64, ragged, never empty
+    group: Tensor  # [N] int64 in [0, G), ascending: which prompt a response answers
+    tokens: Tensor  # [N, T] int64, the response alone, padded on the right
+    mask: Tensor  # [N, T] bool, True where the policy sampled the token, its end token included
+
+    def __post_init__(self) -> None:
+        check_shapes(self, group="N", tokens="N T", mask="N T")
+
+    def take(self, rows: Tensor) -> Sequences:
+        """The responses at `rows` ([n] int64, ascending), with the prompts they answer and no others."""
+        kept, group = self.group[rows].unique(return_inverse=True)
+        return Sequences(
+            prompts=tuple(self.prompts[g] for g in kept.tolist()),
+            group=group,
+            tokens=self.tokens[rows],
+            mask=self.mask[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rollouts:
+    """What a policy answered, as it was sampled."""
+
+    seq: Sequences
+    problems: tuple[Problem, ...]  # G, in the order of seq.prompts
+    text: tuple[str, ...]  # N, end token left out
+    pieces: tuple[tuple[str, ...], ...]  # N rows: the text each token added; joined they are `text`
+    logprobs: Tensor  # [N, T] float32 at the sampling temperature, before truncation by top-k, top-p or min-p
+    end: Tensor  # [N] int64, an `End`
+
+    def __post_init__(self) -> None:
+        n = self.seq.tokens.shape[0]
+        if not len(self.text) == len(self.pieces) == self.logprobs.shape[0] == self.end.shape[0] == n:
+            raise ValueError(f"Rollouts: text, pieces, logprobs and end must each have {n} rows, as seq has")
+        if len(self.problems) != len(self.seq.prompts):
+            raise ValueError("Rollouts: one problem for each prompt")
+
+    def problem(self, row: int) -> Problem:
+        """The problem that response `row` answers."""
+        return self.problems[int(self.seq.group[row])]
+
+    def take(self, rows: Tensor) -> Rollouts:
+        """The responses at `rows` ([n] int64, ascending) and their problems."""
+        indices = rows.tolist()
+        return Rollouts(
+            seq=self.seq.take(rows),
+            problems=tuple(self.problems[g] for g in self.seq.group[rows].unique().tolist()),
+            text=tuple(self.text[i] for i in indices),
+            pieces=tuple(self.pieces[i] for i in indices),
+            logprobs=self.logprobs[rows],
+            end=self.end[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """Every rollout generated for one step, the dropped ones too: what a sampler learns from and a budget is charged."""
+
+    problems: tuple[Problem, ...]  # M, one for each rollout
+    outcome: Tensor  # [M] float32, NaN = unknown
+    lengths: Tensor  # [M] int64, sampled tokens
+    end: Tensor  # [M] int64, an `End`
+    rounds: int  # how often problems were drawn
+    wanted: int  # groups asked for
+    kept: int  # groups that a keep rule left
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """The kept rollouts of one step, judged by the verifier."""
+
+    rollouts: Rollouts
+    outcome: Tensor  # [N] float32 in [0, 1], the verifier's verdict; NaN = unknown
+    train: Tensor  # [N] bool; False = only there for its group's baseline
+    seen: Seen
+    step: int
+    values: Tensor | None = None  # [N, T] float32, a critic's
+
+    def __post_init__(self) -> None:
+        check_shapes(self, outcome="N", train="N", values="N T")
+        if self.outcome.shape[0] != self.seq.tokens.shape[0]:
+            raise ValueError("Batch: outcome and rollouts must have the same number of rows")
+
+    @property
+    def seq(self) -> Sequences:
+        """The token arrays."""
+        return self.rollouts.seq
+
+    def take(self, rows: Tensor) -> Batch:
+        """The part of the batch at `rows` ([n] int64, ascending). `seen` stays whole."""
+        return Batch(
+            rollouts=self.rollouts.take(rows),
+            outcome=self.outcome[rows],
+            train=self.train[rows],
+            seen=self.seen,
+            step=self.step,
+            values=None if self.values is None else self.values[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stream:
+    """What one judge says each response ([N]) or each token ([N, T]) is worth. NaN = the judge does not apply.
+
+    kind says what may be done with it: a reward is summed into returns; an advantage is added to the advantage of its
+    own tokens and never summed into a return (there it cancels); a weight multiplies.
+    """
+
+    values: Tensor  # [N] or [N, T] float32; in [N, T] what stands where the mask is False does not matter
+    kind: Kind = "reward"
+    train: bool = True  # False = only watched: logged and reported, never trained on
+
+    def __post_init__(self) -> None:
+        if self.values.ndim not in (1, 2):
+            raise ValueError(f"a stream is [N] or [N, T], not of shape {tuple(self.values.shape)}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Credit:
+    """What each token is credited with."""
+
+    advantages: Tensor  # [N, T] float32, 0 where `mask` is False
+    weights: Tensor  # [N, T] float32 multipliers, 1 where no stream gives weights
+    mask: Tensor  # [N, T] bool, the tokens that train: sampled, in a row that trains, with a known reward
+    returns: Tensor | None = None  # [N, T] float32, what a critic should have predicted
+
+    def __post_init__(self) -> None:
+        check_shapes(self, advantages="N T", weights="N T", mask="N T", returns="N T")
+
+    def take(self, rows: Tensor) -> Credit:
+        """The part at `rows` ([n] int64)."""
+        return Credit(
+            advantages=self.advantages[rows],
+            weights=self.weights[rows],
+            mask=self.mask[rows],
+            returns=None if self.returns is None else self.returns[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """What a model says about n responses it is given; a field nobody asked for is None."""
+
+    logprobs: Tensor | None = None  # [n, T] float32, at the model's temperature, 0 where the mask is False
+    entropy: Tensor | None = None  # [n, T] float32 nats, of the whole distribution at each sampled token
+    values: Tensor | None = None  # [n, T] float32: the head read where the token is predicted, before it is known
+    hidden: Tensor | None = None  # [n, T, D] float32: the last hidden state after reading the token
+
+
+Loss: TypeAlias = "Callable[[Outputs, Columns], Tensor]"  # [n, T] or [n]; summed by `step`, so it carries its denominators
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A part with memory. Every part of a run that is Stateful is saved and restored with it."""
+
+    def state_dict(self) -> State:
+        """All that is needed to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes up where `state_dict` left off."""
+        ...
+
+
+class Task(Protocol):
+    """Problems and the checker that knows their answers."""
+
+    name: str
+
+    def problems(self, split: Split) -> Sequence[Problem]:
+        """The problems of a split; no two splits share one."""
+        ...
+
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """Judges a response. Never raises for anything the text may hold."""
+        ...
+
+
+@runtime_checkable
+class Worked(Protocol):
+    """A task that knows how its problems are solved: for supervised warm-up, and for judging steps."""
+
+    def solution(self, problem: Problem) -> str:
+        """A worked response that earns the full reward."""
+        ...
+
+    def steps(self, problem: Problem, text: str) -> list[Step]:
+        """The steps of a response, in order, each with its truth."""
+        ...
+
+
+class Model(Stateful, Protocol):
+    """Anything that scores responses and learns from a loss on them."""
+
+    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
+        """What the model says about `seq`, without gradients."""
+        ...
+
+    def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
+        """One optimizer step on the sum of `loss` over all rows, in as many micro-batches as memory asks for."""
+        ...
+
+
+class Policy(Model, Protocol):
+    """A model that answers."""
+
+    def sample(
+        self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
+    ) -> Rollouts:
+        """k responses to each problem, continuing the G token `prefixes` where given."""
+        ...
+
+    def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
+        """Learns from a batch: one or more optimizer steps."""
+        ...
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """Which problems to pose next."""
+
+    def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
+        """n problems."""
+        ...
+
+    def learn(self, seen: Seen) -> Metrics:
+        """Takes note of how every rollout of a step went."""
+        ...
+
+
+class Keep(Protocol):
+    """Which of the rollouts are worth training on."""
+
+    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
+        """[N] int64, a `Use` for each response."""
+        ...
+
+
+class Reward(Protocol):
+    """Rollouts in, streams out."""
+
+    def score(self, batch: Batch) -> Mapping[str, Stream]:
+        """What each response or token is worth. Pure: for evaluation, comparison and best-of-N."""
+        ...
+
+
+@runtime_checkable
+class LearningReward(Reward, Stateful, Protocol):
+    """A judge that learns while the policy does."""
+
+    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
+        """As `score`, once a step; learns from the batch, before or after scoring as its method says."""
+        ...
+
+
+class Advantage(Protocol):
+    """How much of what its response earned each token is credited with."""
+
+    def __call__(self, batch: Batch, streams: Mapping[str, Stream]) -> Credit:
+        """Credit for every token of the batch."""
+        ...
+
+
+class Objective(Protocol):
+    """What the policy's optimizer minimizes."""
+
+    want: tuple[Want, ...]  # the outputs `__call__` reads
+
+    def prepare(self, batch: Batch, credit: Credit) -> Columns:
+        """What the loss needs beside the outputs, made once for a whole mini-batch: denominators, reference log-probs."""
+        ...
+
+    def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
+        """[n, T] or [n]: the loss of a micro-batch's rows, already divided."""
+        ...
