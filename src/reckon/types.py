@@ -130,7 +130,9 @@ class Sequences:
     prompts: tuple[Tensor, ...]  # G tensors of int64, ragged, never empty
     group: Tensor  # [N] int64 in [0, G), ascending: which prompt a response answers
     tokens: Tensor  # [N, T] int64, the response alone, padded on the right
-    mask: Tensor  # [N, T] bool, True where the policy sampled the token, its end token included
+    # [N, T] bool, True where the policy sampled the token, its end token included. False before the first True: a given
+    # prefix; False after the last True: padding.
+    mask: Tensor
 
     def __post_init__(self) -> None:
         check_shapes(self, group="N", tokens="N T", mask="N T")
@@ -156,6 +158,7 @@ class Rollouts:
     pieces: tuple[tuple[str, ...], ...]  # N rows: the text each token added; joined they are `text`
     logprobs: Tensor  # [N, T] float32 at the sampling temperature, before truncation by top-k, top-p or min-p
     end: Tensor  # [N] int64, an `End`
+    truncated: bool = False  # True = drawn under top-k, top-p or min-p, so `logprobs` is not the law of the draw
 
     def __post_init__(self) -> None:
         n = self.seq.tokens.shape[0]
@@ -178,6 +181,7 @@ class Rollouts:
             pieces=tuple(self.pieces[i] for i in indices),
             logprobs=self.logprobs[rows],
             end=self.end[rows],
+            truncated=self.truncated,
         )
 
 

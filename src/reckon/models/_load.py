@@ -1,0 +1,95 @@
+"""Opening a language model from a folder, the Hugging Face hub or a built-in name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from reckon.errors import InputError, MissingError
+from reckon.models import _store
+from reckon.models._settings import Dtype
+
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+def find_device(name: str = "auto") -> torch.device:
+    """The device named, or the fastest there is: CUDA, then MPS, then CPU."""
+    if name != "auto":
+        return torch.device(name)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 matrix products are native here; emulated ones are slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        flags = Path("/proc/cpuinfo")
+        text = flags.read_text() if flags.exists() else ""
+        return "avx512_bf16" in text or "amx_bf16" in text or " bf16" in text
+    return False
+
+
+def compute_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """What matrix products are computed in. The weights themselves stay float32."""
+    if dtype == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The network in float32 and its tokenizer.
+
+    Args:
+        name: a built-in name (`reckon models`), a folder that holds a model, or a hub id such as "org/model".
+
+    Raises:
+        MissingError: there is no such folder, name or hub repository, or no network to reach the hub.
+        InputError: the folder holds no safetensors weights, or only pickled ones, which are never opened.
+    """
+    folder = Path(name)
+    if name in _store.BUILT_IN:
+        folder = _store.fetch(name)
+    elif folder.exists():
+        _check_folder(folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise MissingError(
+            f"there is no model {name!r}: it is no folder here, and none of the built-in models "
+            f"({', '.join(sorted(_store.BUILT_IN))}). Give one of these, a folder, or a hub id such as 'org/name'."
+        )
+    source = str(folder) if folder.exists() else name
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        network = AutoModelForCausalLM.from_pretrained(
+            source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        where = f"the folder {source}" if folder.exists() else f"{name!r} from the Hugging Face hub"
+        remedy = "" if folder.exists() else " Check the name and the network; a model already fetched opens offline."
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") and not folder.exists() else ""
+        raise MissingError(f"the model could not be opened from {where}{offline}: {first}{remedy}") from error
+    if config.is_encoder_decoder:
+        raise InputError(f"{name!r} is an encoder-decoder model; reckon trains decoder-only language models.")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"the tokenizer of {name!r} has no end token, so no response could ever end. Set one.")
+    return network, tokenizer
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").exists():
+        raise InputError(f"the folder {folder} has no config.json, so it is not a model. Name the folder that has one.")
+    if any(folder.glob("*.safetensors")):
+        return
+    if any(found for pattern in _PICKLED for found in folder.glob(pattern)):
+        raise InputError(
+            f"the weights in {folder} are pickled, and opening a pickle can run anybody's code. "
+            "Convert them to safetensors where you trust them (`model.save_pretrained(..., safe_serialization=True)`)."
+        )
+    raise InputError(f"the folder {folder} has no weights (*.safetensors). Was the model saved completely?")

@@ -1,0 +1,60 @@
+"""From prompts to tokens and from tokens to text, with the text each token added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from reckon.errors import InputError
+from reckon.types import Message, Problem
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, problem: Problem, system: str | None) -> Tensor:
+    """The tokens of a prompt, ready to be answered ([P] int64).
+
+    With a chat template a string is one user message, and `system` goes before it unless the prompt brings its own.
+    Without a template a string is taken as it stands.
+
+    Raises:
+        InputError: the prompt is a chat, or a system message is set, and the tokenizer has no chat template; or the
+            prompt is empty.
+    """
+    prompt = problem.prompt
+    if tokenizer.chat_template is None:
+        if not isinstance(prompt, str) or system is not None:
+            what = "is a chat" if not isinstance(prompt, str) else "has a system message"
+            raise InputError(
+                f"the prompt of problem {problem.id!r} {what}, but this model's tokenizer has no chat template. "
+                "Give the prompt as plain text, or choose a chat model."
+            )
+        ids = tokenizer(prompt)["input_ids"]
+    else:
+        messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        if system is not None and (not messages or messages[0]["role"] != "system"):
+            messages = [{"role": "system", "content": system}, *messages]
+        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+    if not ids:
+        raise InputError(f"the prompt of problem {problem.id!r} is empty. Drop the row, or write a prompt.")
+    return torch.tensor(ids, dtype=torch.int64)
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text each token adds; joined they are the whole text. Special tokens add none.
+
+    A character whose bytes are spread over several tokens is added by the last of them. Each token is decoded together
+    with the few before it, since many tokenizers treat the first token of a text apart.
+    """
+    found: list[str] = []
+    start = done = 0  # the text of tokens[start:done] has been given out
+    for i in range(1, len(tokens) + 1):
+        before = tokenizer.decode(tokens[start:done], skip_special_tokens=True)
+        now = tokenizer.decode(tokens[start:i], skip_special_tokens=True)
+        if now.endswith("\ufffd") and i < len(tokens):
+            found.append("")  # half a character: wait for the rest
+            continue
+        found.append(now[len(before) :])
+        start, done = done, i
+    return tuple(found)

@@ -1,0 +1,410 @@
+"""A Hugging Face causal language model as a policy, a judge, a critic or a reference: one backbone, one `step`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from reckon.errors import InputError, MissingError
+from reckon.models import _sample, _text
+from reckon.models._load import compute_dtype, find_device, open_network
+from reckon.models._pack import micro_batches, pack
+from reckon.models._settings import Dtype, Lora, Optimization, Sampling
+from reckon.models._update import update
+from reckon.types import (
+    Batch,
+    Columns,
+    Credit,
+    Loss,
+    Metrics,
+    Objective,
+    Outputs,
+    Problem,
+    Rng,
+    Rollouts,
+    Sequences,
+    State,
+    Want,
+)
+
+
+class LanguageModel:
+    """A decoder-only language model that answers, scores and learns.
+
+    Weights are float32; matrix products run in bfloat16 where the machine has it. Dropout is off throughout: a ratio of
+    two passes must be 1 when nothing was learned between them.
+    """
+
+    def __init__(
+        self,
+        network: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        sampling: Sampling | None = None,
+        optimizer: Optimization | None = None,
+        lora: Lora | None = None,
+        dtype: Dtype = "auto",
+        device: str = "auto",
+        tokens_per_batch: int = 1024,
+        value_head: bool = False,
+    ) -> None:
+        """Takes a network as it is.
+
+        Args:
+            network: float32 weights.
+            tokenizer: the network's own.
+            sampling: how it answers, and the temperature of its log-probs.
+            optimizer: how it learns.
+            lora: train adapters and leave the weights as they are; None trains all weights.
+            dtype: of matrix products; "auto" is bfloat16 where the machine computes it natively.
+            device: "auto", "cpu", "cuda", "mps", ...
+            tokens_per_batch: how many tokens are computed at once in learning and scoring. Results do not depend on it.
+            value_head: adds a linear head, zero at first, that `values` are read from.
+        """
+        if tokens_per_batch < 1:
+            raise InputError(f"`model.tokens_per_batch` is {tokens_per_batch}, but must be at least 1.")
+        self.device = find_device(device)
+        self.dtype = compute_dtype(dtype, self.device)
+        self.network = network.to(self.device).eval()
+        self.tokenizer = tokenizer
+        self.sampling = sampling or Sampling()
+        self.optimization = optimizer or Optimization()
+        self.tokens_per_batch = tokens_per_batch
+        self.lora = lora
+        if lora is not None:
+            _add_adapters(self.network, lora)
+        self.head: nn.Linear | None = None
+        if value_head:
+            self.head = nn.Linear(network.config.hidden_size, 1, bias=False, device=self.device)
+            nn.init.zeros_(self.head.weight)
+        self._trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        if self.head is not None:
+            self._trained["value_head.weight"] = self.head.weight
+        self._adamw = torch.optim.AdamW(
+            list(self._trained.values()),
+            lr=self.optimization.lr,
+            betas=(self.optimization.beta1, self.optimization.beta2),
+            weight_decay=self.optimization.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self._steps = 0
+        generation = network.generation_config
+        eos = generation.eos_token_id if generation is not None else None
+        known = {tokenizer.eos_token_id} | set(eos if isinstance(eos, list) else [eos])
+        self._eos = frozenset(token for token in known if token is not None)
+
+    # Answering
+
+    def sample(
+        self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
+    ) -> Rollouts:
+        """k responses to each of G problems.
+
+        Each row draws from numbers of its own, named by (rng, place of its problem, place among the k), so that it does
+        not depend on what else is in the batch.
+
+        Raises:
+            InputError: a prompt leaves no room in the context for `sampling.max_new_tokens`.
+        """
+        limit = self.sampling.max_new_tokens
+        uniforms = np.stack([rng.child(g, j).numpy().random(limit) for g in range(len(problems)) for j in range(k)])
+        return self._answer(problems, k, torch.from_numpy(uniforms).to(self.device), prefixes)
+
+    def greedy(self, problems: Sequence[Problem]) -> Rollouts:
+        """The likeliest next token each time: one response to each problem."""
+        return self._answer(problems, 1, None, None)
+
+    def _answer(
+        self,
+        problems: Sequence[Problem],
+        k: int,
+        uniforms: Tensor | None,
+        prefixes: Sequence[Sequence[int]] | None,
+    ) -> Rollouts:
+        prompts = [_text.encode(self.tokenizer, problem, self.sampling.system) for problem in problems]
+        given = [torch.tensor(list(p), dtype=torch.int64) for p in prefixes or [()] * len(problems)]
+        starts = [torch.cat([prompt, prefix]).to(self.device) for prompt, prefix in zip(prompts, given, strict=True)]
+        self._check_room(problems, starts)
+        group = torch.arange(len(problems), device=self.device).repeat_interleave(k)
+        with self._autocast():
+            drawn = _sample.draw(
+                self.network,
+                starts,
+                group,
+                uniforms,
+                self.sampling,
+                self._eos,
+                lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True),
+            )
+        drawn = _with_prefixes(drawn, [given[g] for g in group.tolist()])
+        cut = [int(mask.nonzero().max()) + 1 for mask in drawn.mask]
+        pieces = tuple(
+            _text.pieces(self.tokenizer, row[:n].tolist()) for row, n in zip(drawn.tokens.cpu(), cut, strict=True)
+        )
+        return Rollouts(
+            seq=Sequences(
+                prompts=tuple(prompt.to(self.device) for prompt in prompts),
+                group=group,
+                tokens=drawn.tokens,
+                mask=drawn.mask,
+            ),
+            problems=tuple(problems),
+            text=tuple("".join(row) for row in pieces),
+            pieces=pieces,
+            logprobs=drawn.logprobs,
+            end=drawn.end,
+            truncated=uniforms is None or self.sampling.truncated,
+        )
+
+    def _check_room(self, problems: Sequence[Problem], prompts: Sequence[Tensor]) -> None:
+        context = getattr(self.network.config, "max_position_embeddings", None)
+        for problem, prompt in zip(problems, prompts, strict=True):
+            if context is not None and len(prompt) + self.sampling.max_new_tokens > context:
+                raise InputError(
+                    f"the prompt of problem {problem.id!r} has {len(prompt)} tokens; with `sampling.max_new_tokens` "
+                    f"{self.sampling.max_new_tokens} that is more than the model's context of {context}. "
+                    "Shorten the prompt, drop the row, or lower `max_new_tokens`."
+                )
+
+    # Scoring and learning
+
+    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
+        """What the model says about N responses, without gradients; see `Outputs` for the shapes."""
+        want = tuple(want)
+        with torch.no_grad():
+            parts = [self._forward(seq.take(rows), want) for rows in micro_batches(seq, self.tokens_per_batch)]
+        return Outputs(**{name: torch.cat([getattr(part, name) for part in parts]) for name in want})
+
+    def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
+        """One optimizer step on the sum of `loss` over all rows.
+
+        A gradient that is not finite makes no step, and "policy/skipped" says so.
+
+        Returns:
+            "policy/loss", "policy/grad_norm" (before clipping), "policy/lr", "policy/skipped" (0 or 1), and whatever the
+            loss's own `diagnostics(outputs, columns)` adds up to, if it has one.
+        """
+        want = tuple(want)
+        diagnose = getattr(loss, "diagnostics", None)
+        self._adamw.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device)
+        metrics: Metrics = {}
+        for rows in micro_batches(seq, self.tokens_per_batch):
+            part = {name: column[rows] for name, column in columns.items()}
+            outputs = self._forward(seq.take(rows), want)
+            value = loss(outputs, part).sum()
+            value.backward()
+            total += value.detach()
+            if diagnose is not None:
+                for name, number in diagnose(outputs, part).items():
+                    metrics[f"policy/{name}"] = metrics.get(f"policy/{name}", 0.0) + float(number)
+        norm = nn.utils.clip_grad_norm_(self._trained.values(), self.optimization.clip or torch.inf)
+        finite = bool(torch.isfinite(norm))
+        rate = self.optimization.rate(self._steps)
+        if finite:
+            for group in self._adamw.param_groups:
+                group["lr"] = rate
+            self._adamw.step()
+            self._steps += 1
+        self._adamw.zero_grad(set_to_none=True)
+        return metrics | {
+            "policy/loss": float(total),
+            "policy/grad_norm": float(norm),
+            "policy/lr": rate,
+            "policy/skipped": float(not finite),
+        }
+
+    def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
+        """Learns from a batch in `optimizer.epochs` passes of `optimizer.minibatches` steps."""
+        settings = self.optimization
+        return update(self, objective, batch, credit, rng, epochs=settings.epochs, minibatches=settings.minibatches)
+
+    def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
+        """One pass over n packed responses. The output layer runs on the tokens that were sampled, and on no others."""
+        packed = pack(seq)
+        hidden_wanted = "values" in want or "hidden" in want
+        with self._autocast():
+            out = self.network(
+                input_ids=packed.tokens,
+                attention_mask=self._mask(packed.attends),
+                position_ids=packed.positions,
+                use_cache=False,
+                logits_to_keep=packed.reads,
+                output_hidden_states=hidden_wanted,
+            )
+        found: dict[str, Tensor] = {}
+        if "logprobs" in want or "entropy" in want:
+            laws = (out.logits[0].float() / self.sampling.temperature).log_softmax(dim=1)
+            if "logprobs" in want:
+                picked = packed.tokens[0, packed.at]
+                found["logprobs"] = laws.gather(1, picked[:, None]).squeeze(1)
+            if "entropy" in want:
+                found["entropy"] = -(laws.exp() * laws).sum(dim=1)
+        if hidden_wanted:
+            last = out.hidden_states[-1][0].float()
+            if "hidden" in want:
+                found["hidden"] = last[packed.at]
+            if "values" in want:
+                if self.head is None:
+                    raise InputError("values were asked of a model without a value head. Load it with value_head=True.")
+                found["values"] = self.head(last[packed.reads]).squeeze(1)
+        places = (packed.rows, packed.columns)
+        return Outputs(
+            **{
+                name: values.new_zeros(*seq.mask.shape, *values.shape[1:]).index_put(places, values)
+                for name, values in found.items()
+            }
+        )
+
+    def _mask(self, attends: Tensor) -> Tensor:
+        """The mask in the form this network's attention takes: booleans, or a number added to the scores."""
+        if self.network.config._attn_implementation == "sdpa":
+            return attends
+        floor = torch.finfo(torch.float32).min
+        return torch.zeros(attends.shape, device=self.device).masked_fill(~attends, floor)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+    # Keeping
+
+    def reference(self) -> Reference:
+        """This model as it is now, frozen; with LoRA the same weights with the adapter off, at no cost in memory."""
+        return Reference(self)
+
+    def state_dict(self) -> State:
+        """Trained weights, optimizer and step count."""
+        moments = self._adamw.state_dict()["state"]
+        return {
+            "steps": self._steps,
+            "weights": {name: p.detach() for name, p in self._trained.items()},
+            "adamw": {name: dict(moments[i]) for i, name in enumerate(self._trained) if i in moments},
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes up exactly where `state_dict` left off."""
+        weights, moments = state["weights"], state["adamw"]
+        if set(weights) != set(self._trained):  # type: ignore[arg-type]
+            raise InputError("the checkpoint is of another model: its weights have other names. Use the run's own recipe.")
+        with torch.no_grad():
+            for name, parameter in self._trained.items():
+                parameter.copy_(weights[name])  # type: ignore[index, call-overload]
+        optimizer = self._adamw.state_dict()
+        optimizer["state"] = {i: moments[name] for i, name in enumerate(self._trained) if name in moments}  # type: ignore
+        self._adamw.load_state_dict(optimizer)
+        self._steps = int(state["steps"])  # type: ignore[arg-type]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes a plain Hugging Face model folder, adapters merged into the weights."""
+        network = self.network
+        if self.lora is not None:
+            from peft.tuners.tuners_utils import BaseTunerLayer
+
+            network = copy.deepcopy(network)
+            for name, module in list(network.named_modules()):
+                if isinstance(module, BaseTunerLayer):
+                    module.merge()
+                    network.set_submodule(name, module.get_base_layer())
+            network._hf_peft_config_loaded = False
+        network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+class Reference:
+    """A language model frozen at the moment it is made. Only scores."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        """Remembers `model` as it is now."""
+        self._live = model
+        self._frozen: LanguageModel | None = None
+        if model.lora is None:
+            self._frozen = copy.copy(model)
+            self._frozen.network = copy.deepcopy(model.network).requires_grad_(False)
+
+    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
+        """As `LanguageModel.outputs`, of the frozen model."""
+        if self._frozen is not None:
+            return self._frozen.outputs(seq, want)
+        with _adapters_off(self._live.network):
+            return self._live.outputs(seq, want)
+
+
+def load_model(
+    name: str,
+    *,
+    sampling: Sampling | None = None,
+    optimizer: Optimization | None = None,
+    lora: Lora | None = None,
+    dtype: Dtype = "auto",
+    device: str = "auto",
+    tokens_per_batch: int = 1024,
+    value_head: bool = False,
+) -> LanguageModel:
+    """Opens a language model by built-in name, folder or hub id.
+
+    The arguments after `name` are those of `LanguageModel`.
+
+    Raises:
+        MissingError: there is no such model, or no network to fetch it.
+        InputError: the folder's weights are missing or pickled.
+    """
+    network, tokenizer = open_network(name)
+    return LanguageModel(
+        network,
+        tokenizer,
+        sampling=sampling,
+        optimizer=optimizer,
+        lora=lora,
+        dtype=dtype,
+        device=device,
+        tokens_per_batch=tokens_per_batch,
+        value_head=value_head,
+    )
+
+
+def _with_prefixes(drawn: _sample.Drawn, prefixes: Sequence[Tensor]) -> _sample.Drawn:
+    """Puts given tokens before the drawn ones; the mask stays False on them."""
+    longest = max(len(prefix) for prefix in prefixes)
+    if longest == 0:
+        return drawn
+    n, limit = drawn.tokens.shape
+    tokens = drawn.tokens.new_zeros(n, longest + limit)
+    mask = drawn.mask.new_zeros(n, longest + limit)
+    logprobs = drawn.logprobs.new_zeros(n, longest + limit)
+    for row, prefix in enumerate(prefixes):
+        given = len(prefix)
+        tokens[row, :given] = prefix
+        tokens[row, given : given + limit] = drawn.tokens[row]
+        mask[row, given : given + limit] = drawn.mask[row]
+        logprobs[row, given : given + limit] = drawn.logprobs[row]
+    return _sample.Drawn(tokens=tokens, mask=mask, logprobs=logprobs, end=drawn.end)
+
+
+def _add_adapters(network: PreTrainedModel, lora: Lora) -> None:
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingError("`lora` needs the package peft: pip install 'reckon-rl[lora]'") from error
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the adapters' first weights are the same in every run and at every resume
+        network.add_adapter(
+            LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
+        )
+    network.eval()
+
+
+@contextmanager
+def _adapters_off(network: PreTrainedModel) -> Iterator[None]:
+    network.disable_adapters()
+    try:
+        yield
+    finally:
+        network.enable_adapters()
