@@ -1,0 +1,156 @@
+"""Poses the problems of a split to a policy and keeps what came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Protocol
+
+from reckon.errors import InputError
+from reckon.evaluate._summary import Response, summarize
+from reckon.types import Chat, End, Metrics, Problem, Rng, Rollouts, Split, Task
+
+CHUNK = 64  # problems posed at a time, so that progress shows and memory stays bounded
+
+
+class Answers(Protocol):
+    """A policy that can be examined: it answers at its own temperature, or with the likeliest tokens."""
+
+    def sample(
+        self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
+    ) -> Rollouts:
+        """Answers each problem k times."""
+        ...
+
+    def greedy(self, problems: Sequence[Problem]) -> Rollouts:
+        """One response to each problem, each token the likeliest."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evaluation:
+    """What a policy answered to the problems of a split, and what that amounts to."""
+
+    responses: tuple[Response, ...]  # by problem; a problem's greedy answer, if any, before its samples
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """Every score, by the names of `summarize`."""
+        return summarize(self.responses)
+
+    def logged(self, split: Split) -> Metrics:
+        """The metrics under the names a run's log gives them: "eval/<split>/pass@1" and so on."""
+        return {f"eval/{split}/{name}": value for name, value in self.metrics.items()}
+
+    def __str__(self) -> str:
+        score = self.metrics
+        known = int(score["items"] - score["items/unknown"])
+        left = (
+            f"; {int(score['items/unknown'])} problems left out, their verdict is unknown"
+            if known < score["items"]
+            else ""
+        )
+        return (
+            f"{score['pass@1']:.1%} of {known} problems right (95% interval {score['low']:.1%} to {score['high']:.1%}; "
+            f"best constant answer {score['constant']:.1%}){left}"
+        )
+
+
+def evaluate(
+    policy: Answers,
+    task: Task,
+    *,
+    rng: Rng,
+    split: Split = "test",
+    n: int | None = None,
+    k: int = 1,
+    greedy: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Examines a policy on the problems of a split.
+
+    Args:
+        policy: answers.
+        task: poses the problems and checks the answers.
+        rng: for the samples; greedy answers need none.
+        split: which problems.
+        n: how many of them, at least 1; the same ones for every policy, step and `rng`, spread over the whole split.
+            Left out, all.
+        k: samples per problem. With `greedy` and k = 1 no sample is drawn: the greedy answer is the one answer.
+        greedy: whether pass@1 is that of the likeliest answer; else it is that of the samples.
+        progress: called with (problems done, problems in all) as it goes on.
+
+    Raises:
+        InputError: if the split has no problems or fewer than n, or k or n is below 1.
+    """
+    if k < 1:
+        raise InputError(f"evaluate: k = {k} samples per problem; give at least 1.")
+    problems = _choose(task, split, n)
+    responses: list[Response] = []
+    for start in range(0, len(problems), CHUNK):
+        part = problems[start : start + CHUNK]
+        if greedy:
+            responses += _judged(task, policy.greedy(part), start, greedy=True)
+        if k > 1 or not greedy:
+            responses += _judged(task, policy.sample(part, k, rng.child(split, start)), start, greedy=False)
+        if progress is not None:
+            progress(min(start + CHUNK, len(problems)), len(problems))
+    responses.sort(key=lambda response: response.group)
+    return Evaluation(responses=tuple(replace(response, row=row) for row, response in enumerate(responses)))
+
+
+def _choose(task: Task, split: Split, n: int | None) -> list[Problem]:
+    problems = list(task.problems(split))
+    if not problems:
+        raise InputError(f"evaluate: split {split!r} of task {task.name!r} has no problems; choose another split.")
+    if len({problem.id for problem in problems}) < len(problems):
+        raise InputError(f"evaluate: split {split!r} of task {task.name!r} uses a problem id twice; make ids unique.")
+    if n is None:
+        return problems
+    if not 1 <= n <= len(problems):
+        raise InputError(
+            f"evaluate: n = {n}, but split {split!r} of task {task.name!r} has {len(problems)} problems; "
+            f"give 1 to {len(problems)}, or leave n out for all."
+        )
+    # Not the first n: a file may be sorted, by domain or by difficulty.
+    chosen = Rng(("evaluate", task.name, split)).numpy().permutation(len(problems))[:n]
+    return [problems[i] for i in sorted(chosen.tolist())]
+
+
+def _judged(task: Task, rollouts: Rollouts, start: int, *, greedy: bool) -> list[Response]:
+    lengths, ends = rollouts.seq.mask.sum(dim=1).tolist(), rollouts.end.tolist()
+    tokens, logprobs = rollouts.seq.tokens.tolist(), rollouts.logprobs.tolist()
+    seen = [0] * len(rollouts.problems)
+    judged = []
+    for row, group in enumerate(rollouts.seq.group.tolist()):
+        problem, text, length = rollouts.problems[group], rollouts.text[row], lengths[row]
+        verdict = task.check(problem, text)
+        judged.append(
+            Response(
+                row=row,
+                group=start + group,
+                problem=problem.id,
+                domain=problem.domain,
+                prompt=_flat(problem.prompt),
+                answer=problem.answer,
+                text=text,
+                outcome=verdict.outcome,
+                parsed=verdict.answer,
+                reason=verdict.reason,
+                end=End(ends[row]).name.lower(),
+                tokens=tuple(tokens[row][:length]),
+                pieces=rollouts.pieces[row],
+                logprobs=tuple(logprobs[row][:length]),
+                sample=seen[group],
+                greedy=greedy,
+            )
+        )
+        seen[group] += 1
+    return judged
+
+
+def _flat(prompt: str | Chat) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
