@@ -207,6 +207,7 @@ class Batch:
     train: Tensor  # [N] bool; False = only there for its group's baseline
     seen: Seen
     step: int
+    verdicts: tuple[Verdict, ...] = ()  # N, what `outcome` is made of; empty where nothing was verified
     values: Tensor | None = None  # [N, T] float32, a critic's
 
     def __post_init__(self) -> None:
@@ -227,6 +228,7 @@ class Batch:
             train=self.train[rows],
             seen=self.seen,
             step=self.step,
+            verdicts=tuple(self.verdicts[i] for i in rows.tolist()) if self.verdicts else (),
             values=None if self.values is None else self.values[rows],
         )
 
@@ -387,6 +389,18 @@ class LearningReward(Reward, Stateful, Protocol):
         ...
 
 
+class Judges(Protocol):
+    """All the rewards of a run together: what stands at the top of every tree of rewards."""
+
+    def score(self, batch: Batch) -> Mapping[str, Stream]:
+        """The streams of all parts. Pure."""
+        ...
+
+    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
+        """The streams of all parts, once a step; parts that learn do so here."""
+        ...
+
+
 class Advantage(Protocol):
     """How much of what its response earned each token is credited with."""
 
@@ -407,3 +421,14 @@ class Objective(Protocol):
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T] or [n]: the loss of a micro-batch's rows, already divided."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """A method of online learning: nothing but the choice of its parts."""
+
+    sampler: Sampler
+    keep: Keep
+    reward: Judges
+    advantage: Advantage
+    objective: Objective

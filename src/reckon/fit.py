@@ -1,0 +1,74 @@
+"""Offline learning: rows in, a loss, a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from reckon.errors import InputError
+from reckon.types import Columns, Metrics, Model, Outputs, Problem, Rng, Sequences
+
+
+class Tokenizing(Model, Protocol):
+    """A model that can read responses it is given."""
+
+    def tokenize(self, problems: Sequence[Problem], texts: Sequence[str]) -> Sequences:
+        """The responses as tokens, each in a group of its own."""
+        ...
+
+
+def negative_log_likelihood(outputs: Outputs, columns: Columns) -> Tensor:
+    """Supervised fine-tuning's loss a token, times `columns["scale"]` ([n, T] float32)."""
+    assert outputs.logprobs is not None
+    return -outputs.logprobs * columns["scale"]
+
+
+def sft(
+    model: Tokenizing,
+    problems: Sequence[Problem],
+    solutions: Sequence[str],
+    rng: Rng,
+    *,
+    epochs: int = 1,
+    batch: int = 16,
+    told: Callable[[int, int, Metrics], None] | None = None,
+) -> Metrics:
+    """Supervised fine-tuning: makes given solutions likelier, each token of a mini-batch counting the same.
+
+    Args:
+        model: what learns; its own optimizer settings hold.
+        problems: N problems.
+        solutions: N responses to imitate.
+        rng: decides the order of the rows.
+        epochs: passes over the rows.
+        batch: rows to a step; the last step of a pass may have fewer.
+        told: called after each step with (steps done, steps in all, the step's metrics).
+
+    Returns:
+        "fit/loss": mean loss a token over the last pass, in nats; "fit/steps".
+
+    Raises:
+        InputError: there are no rows, or not one solution for each problem.
+    """
+    if not problems or len(problems) != len(solutions):
+        raise InputError(f"fine-tuning needs rows: got {len(problems)} problems and {len(solutions)} solutions.")
+    seq = model.tokenize(problems, solutions)
+    n = len(problems)
+    total = epochs * -(-n // batch)
+    losses: list[float] = []
+    done = 0
+    for epoch in range(epochs):
+        order = torch.from_numpy(rng.child("epoch", epoch).numpy().permutation(n))
+        losses.clear()
+        for chunk in order.split(batch):
+            part = seq.take(chunk.sort().values)
+            scale = part.mask / part.mask.sum()
+            metrics = model.step(part, {"scale": scale}, negative_log_likelihood)
+            losses.append(metrics["policy/loss"])
+            done += 1
+            if told is not None:
+                told(done, total, metrics)
+    return {"fit/loss": sum(losses) / len(losses), "fit/steps": float(done)}

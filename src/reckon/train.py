@@ -1,0 +1,83 @@
+"""Online learning: the one loop. A method is the choice of its parts, never a loop of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from reckon.credit import credit_metrics
+from reckon.errors import InputError
+from reckon.rewards import reward_metrics
+from reckon.runs import Run, interruptible
+from reckon.samplers import Refill, collect, collect_metrics
+from reckon.types import Metrics, Parts, Policy, Rng, Rollouts, Stateful, Task, Verdict
+
+Evaluate = Callable[[Policy, int], Metrics]  # the policy and the steps it has made; called between steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long to train and on how much a step."""
+
+    steps: int
+    prompts: int = 8  # problems a step
+    answers: int = 8  # responses to each
+    seed: int = 0
+    refill: Refill = field(default_factory=Refill)
+    save_every: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "prompts", "answers", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
+
+
+def train(
+    policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evaluate: Evaluate | None = None
+) -> bool:
+    """Trains `policy` on `task` until the plan is done or somebody presses Ctrl-C, going on from the run's checkpoint.
+
+    Args:
+        policy: what learns.
+        task: poses problems through `parts.sampler` and checks the answers.
+        parts: the method.
+        run: the folder that everything is written to; what it holds decides where training starts.
+        plan: sizes, seed and intervals.
+        evaluate: called before the first step and after every step; returns {} where nothing is due. Its
+            "eval/dev/pass@1" decides which checkpoint is the best.
+
+    Returns:
+        True if the plan was finished, False if it was interrupted; the run is saved either way.
+    """
+    memory = {"policy": policy} | {name: part for name, part in vars(parts).items() if isinstance(part, Stateful)}
+
+    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
+        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
+
+    start = run.restore(memory)
+    with interruptible() as stop, run.progress(plan.steps, start) as bar:
+        if start == 0 and evaluate is not None:
+            run.log(0, evaluate(policy, 0))
+        for step in range(start, plan.steps):
+            rng, began = Rng((plan.seed, step)), time.perf_counter()
+            batch = collect(
+                parts.sampler, policy, verify, parts.keep, plan.prompts, plan.answers, rng, step=step, refill=plan.refill
+            )
+            sampled = time.perf_counter()
+            streams = parts.reward.assess(batch, rng.child("reward"))
+            credit = parts.advantage(batch, streams)
+            metrics = collect_metrics(batch.seen) | reward_metrics(streams, batch) | credit_metrics(credit, batch)
+            metrics |= policy.update(parts.objective, batch, credit, rng.child("update"))
+            metrics |= parts.sampler.learn(batch.seen)
+            metrics |= {"time/sample": sampled - began, "time/update": time.perf_counter() - sampled}
+            if evaluate is not None:
+                metrics |= evaluate(policy, step + 1)
+            run.record(step + 1, batch, streams, credit)
+            run.log(step + 1, metrics)
+            bar.update(step + 1, f"outcome {metrics['outcome/mean']:.2f}, {metrics['length/mean']:.0f} tokens")
+            if stop.requested or (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
+                run.save(step + 1, memory, score=metrics.get("eval/dev/pass@1"))
+            if stop.requested:
+                return step + 1 == plan.steps
+    return True

@@ -1,0 +1,51 @@
+"""Settings, schedules and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from reckon.errors import InputError
+from reckon.models import Lora, Optimization, Sampling
+
+
+@pytest.mark.parametrize(
+    ("settings", "rates"),
+    [
+        ({"schedule": "constant", "warmup": 3}, [0.25, 0.5, 0.75, 1, 1]),
+        ({"schedule": "linear", "total": 4}, [1, 0.75, 0.5, 0.25, 0]),
+        ({"schedule": "cosine", "total": 4}, [1, 0.8535534, 0.5, 0.1464466, 0]),  # (1 + cos(pi i / 4)) / 2
+        ({"schedule": "linear", "total": 4, "warmup": 2}, [1 / 3, 2 / 3, 1, 0.5, 0]),
+    ],
+)
+def test_learning_rates(settings, rates):
+    optimizer = Optimization(lr=1.0, **settings)
+    assert [optimizer.rate(step) for step in range(5)] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
+    ("build", "match"),
+    [
+        (lambda: Sampling(temperature=0), r"`sampling.temperature` is 0, but must be above 0"),
+        (lambda: Sampling(max_new_tokens=0), "max_new_tokens"),
+        (lambda: Sampling(top_k=0), "top_k"),
+        (lambda: Sampling(top_p=1.5), "top_p"),
+        (lambda: Sampling(min_p=-0.1), "min_p"),
+        (lambda: Optimization(lr=-1), "optimizer.lr"),
+        (lambda: Optimization(epochs=0), "optimizer.epochs"),
+        (lambda: Optimization(minibatches=0), "optimizer.minibatches"),
+        (lambda: Optimization(clip=0.0), "optimizer.clip"),
+        (lambda: Optimization(schedule="cosine"), r"`optimizer.total` is None, but must be given for schedule 'cosine'"),
+        (lambda: Lora(rank=0), "lora.rank"),
+    ],
+)
+def test_settings_that_cannot_be(build, match):
+    with pytest.raises(InputError, match=match):
+        build()
+
+
+def test_truncated_sampling_is_told():
+    assert not Sampling().truncated
+    assert not Sampling(top_p=1.0, min_p=0.0).truncated
+    assert Sampling(top_k=5).truncated
+    assert Sampling(top_p=0.9).truncated
+    assert Sampling(min_p=0.1).truncated
