@@ -1,0 +1,41 @@
+"""Numbers to log about rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from reckon.types import Batch, Metrics, Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def reward_metrics(streams: Mapping[str, Stream], batch: Batch) -> Metrics:
+    """`reward/<name>/mean`, `/std` and `/unknown` for every stream, watched or trained.
+
+    A stream of tokens is first made one number a response: a reward's tokens are added up, those of an advantage or a
+    weight averaged. The standard deviation is the population's, over all responses of the batch. Without a single known
+    value there is only `/unknown`, the share of NaN, which is 1.
+    """
+    metrics: Metrics = {}
+    for name, stream in streams.items():
+        values = _per_response(stream, batch).double()
+        known = values[~values.isnan()]
+        if len(known):
+            metrics[f"reward/{name}/mean"] = known.mean().item()
+            metrics[f"reward/{name}/std"] = known.std(correction=0).item()
+        metrics[f"reward/{name}/unknown"] = 1 - len(known) / len(values)
+    return metrics
+
+
+def _per_response(stream: Stream, batch: Batch) -> Tensor:
+    if stream.values.ndim == 1:
+        return stream.values
+    counts = batch.seq.mask & ~stream.values.isnan()
+    total = torch.where(counts, stream.values, 0.0).sum(dim=1)
+    number = counts.sum(dim=1)
+    per_response = total if stream.kind == "reward" else total / number
+    return torch.where(number > 0, per_response, torch.nan)
