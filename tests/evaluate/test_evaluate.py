@@ -173,7 +173,28 @@ def test_n_chooses_the_same_problems_every_time_and_not_the_first():
 def test_a_chat_prompt_is_flattened():
     chat = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "0?"})
     evaluation = evaluate(Says({"p0": ["0"]}), Fixed([Problem(id="p0", prompt=chat, answer="0")]), rng=RNG)
-    assert evaluation.responses[0].prompt == "system: be brief\nuser: 0?"
+    assert evaluation.responses[0].prompt == "system: be brief\n\nuser: 0?"
+
+
+def test_it_survives_a_run_folder(tmp_path):
+    from reckon.runs import Run, read_evaluations
+
+    answers = {"p0": ["5", "0", "!"], "p1": ["1", "1", "?"]}
+    evaluation = evaluate(Says(answers), Fixed(problems(2)), k=3, rng=RNG)
+    with Run.create(tmp_path / "run", recipe={}) as run:
+        run.evaluation("test", 4, evaluation.columns(4))
+    back = Evaluation.from_columns(read_evaluations(tmp_path / "run", "test").to_pydict())
+    assert back.responses == evaluation.responses
+    assert back.metrics == evaluation.metrics
+
+
+def test_one_table_is_one_evaluation():
+    columns = right_on({0}, 2).columns()
+    with pytest.raises(InputError, match="evaluations of steps 0, 4; choose the rows of one step"):
+        Evaluation.from_columns({**columns, "step": [0, 4]})
+    del columns["greedy"]
+    with pytest.raises(InputError, match="has no column 'greedy'"):
+        Evaluation.from_columns(columns)
 
 
 @pytest.mark.parametrize(

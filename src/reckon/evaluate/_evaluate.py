@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, cast
 
 from reckon.errors import InputError
 from reckon.evaluate._summary import Response, summarize
@@ -38,6 +38,30 @@ class Evaluation:
     def metrics(self) -> Metrics:
         """Every score, by the names of `summarize`."""
         return summarize(self.responses)
+
+    def columns(self, step: int = 0) -> dict[str, list[object]]:
+        """The responses as columns of the schema `reckon.runs.EVALUATIONS`, for `Run.evaluation`."""
+        found: dict[str, list[object]] = {"step": [step] * len(self.responses)}
+        for name in (field.name for field in fields(Response)):
+            found[name] = [getattr(response, name) for response in self.responses]
+        return found
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence[object]]) -> Evaluation:
+        """What `columns` gave, also after a detour through a file: `from_columns(table.to_pydict())`.
+
+        Raises:
+            InputError: if a column is missing, or the rows are of more than one step.
+        """
+        names = [field.name for field in fields(Response)]
+        for name in names:
+            if name not in columns:
+                raise InputError(f"an evaluation has no column {name!r}; it must have {', '.join(names)}.")
+        steps = sorted({str(step) for step in columns.get("step", ())})
+        if len(steps) > 1:
+            raise InputError(f"these are evaluations of steps {', '.join(steps)}; choose the rows of one step.")
+        rows = zip(*(columns[name] for name in names), strict=True)
+        return cls(responses=tuple(_response(dict(zip(names, row, strict=True))) for row in rows))
 
     def logged(self, split: Split) -> Metrics:
         """The metrics under the names a run's log gives them: "eval/<split>/pass@1" and so on."""
@@ -150,7 +174,13 @@ def _judged(task: Task, rollouts: Rollouts, start: int, *, greedy: bool) -> list
     return judged
 
 
+def _response(row: dict[str, object]) -> Response:
+    for name in ("tokens", "pieces", "logprobs"):
+        row[name] = tuple(cast("list[object]", row[name]))
+    return Response(**row)  # type: ignore[arg-type]  # the schema of the file is what holds the types
+
+
 def _flat(prompt: str | Chat) -> str:
     if isinstance(prompt, str):
         return prompt
-    return "\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)

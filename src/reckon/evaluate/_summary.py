@@ -19,7 +19,7 @@ class Response:
     group: int  # counts problems
     problem: str  # its id
     domain: str
-    prompt: str  # a chat is flattened to "role: content" lines
+    prompt: str  # a chat is flattened to "role: content" paragraphs
     answer: str | None  # the reference; None = nobody knows
     text: str
     outcome: float | None  # in [0, 1]; None = unknown
