@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
 from reckon.credit import credit_metrics
 from reckon.errors import InputError
 from reckon.rewards import reward_metrics
-from reckon.runs import Run, interruptible
+from reckon.runs import Progress, Run, interruptible
 from reckon.samplers import Refill, collect, collect_metrics
 from reckon.types import Metrics, Parts, Policy, Rng, Rollouts, Stateful, Task, Verdict
 
@@ -25,7 +26,8 @@ class Plan:
     answers: int = 8  # responses to each
     seed: int = 0
     refill: Refill = field(default_factory=Refill)
-    save_every: int = 10
+    save_every: int = 10  # steps between checkpoints; a better score on the dev split makes one too
+    show: Literal["auto", "bar", "lines", "nothing"] = "auto"  # progress, on stderr
 
     def __post_init__(self) -> None:
         for name in ("steps", "prompts", "answers", "save_every"):
@@ -56,7 +58,7 @@ def train(
         return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
 
     start = run.restore(memory)
-    with interruptible() as stop, run.progress(plan.steps, start) as bar:
+    with interruptible() as stop, Progress(plan.steps, start, show=plan.show) as bar:
         if start == 0 and evaluate is not None:
             run.log(0, evaluate(policy, 0))
         for step in range(start, plan.steps):
@@ -73,11 +75,11 @@ def train(
             metrics |= {"time/sample": sampled - began, "time/update": time.perf_counter() - sampled}
             if evaluate is not None:
                 metrics |= evaluate(policy, step + 1)
-            run.record(step + 1, batch, streams, credit)
+            run.record(step + 1, batch, streams, credit, batch.verdicts)
             run.log(step + 1, metrics)
             bar.update(step + 1, f"outcome {metrics['outcome/mean']:.2f}, {metrics['length/mean']:.0f} tokens")
-            if stop.requested or (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-                run.save(step + 1, memory, score=metrics.get("eval/dev/pass@1"))
+            score = metrics.get("eval/dev/pass@1")
+            run.save_if_due(step + 1, plan.steps, memory, every=plan.save_every, score=score, stop=stop.requested)
             if stop.requested:
                 return step + 1 == plan.steps
     return True
