@@ -1,0 +1,195 @@
+"""What a response's reward is worth beside other responses' rewards. Pure functions on tensors.
+
+A reward that is NaN is unknown: it is left out of every count and mean, and its own result is NaN. Rewards that are all
+equal give exactly 0, not rounding noise: each mean is taken of the distances from the smallest reward.
+
+Every estimator here is (returns - center) / scale with one center and one scale per response, and takes the `returns`
+apart from the `rewards` that make the center and scale. Left out, they are the rewards themselves. A caller with
+rewards for single tokens passes rewards-to-go ([N, T]) instead, and each token is credited with what can still be its
+doing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def group_normalized(
+    rewards: Tensor, group: Tensor, *, std: bool = True, eps: float = 1e-6, returns: Tensor | None = None
+) -> Tensor:
+    """Distance from the group's mean in the group's standard deviations (GRPO).
+
+    Shao et al. 2024, arXiv:2402.03300, section 4.1.2. `std=False` leaves the distance as it is (Dr. GRPO; Liu et al.
+    2025, arXiv:2503.20783, section 3.2). The standard deviation is the sample's, with n - 1, as in the public
+    implementations; the paper does not say. A response with nothing to be compared with gets 0: one without a known
+    sibling, and with `std` any in a group of equal rewards.
+
+    Args:
+        rewards: [N] float, one for each response; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+        std: divide by the group's standard deviation.
+        eps: added to it, at least 0.
+        returns: [N] or [N, T], credited in place of `rewards`.
+
+    Returns:
+        The shape of `returns`; NaN where the reward is unknown.
+    """
+    known, distance, low, count = _within_groups(rewards, group)
+    mean = _group_sum(distance, group) / count.clamp(min=1)
+    scale = torch.where(count > 1, 1.0, torch.inf)
+    if std:
+        squares = _group_sum(torch.where(known, (distance - mean).square(), 0.0), group)
+        deviation = (squares / (count - 1).clamp(min=1)).sqrt()
+        scale = torch.where(deviation > 0, deviation + eps, torch.inf)
+    return _above(rewards if returns is None else returns, low + mean, scale, known)
+
+
+def leave_one_out(rewards: Tensor, group: Tensor, *, returns: Tensor | None = None) -> Tensor:
+    """Distance from the mean of the siblings' rewards (RLOO).
+
+    r_i - sum over j != i of r_j / (n - 1), Ahmadian et al. 2024, arXiv:2402.14740, after Kool et al. 2019. A response
+    without a known sibling has no baseline and gets 0.
+
+    Args:
+        rewards: [N] float, one for each response; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+        returns: [N] or [N, T], credited in place of `rewards`.
+
+    Returns:
+        The shape of `returns`; NaN where the reward is unknown.
+    """
+    known, distance, low, count = _within_groups(rewards, group)
+    siblings = (_group_sum(distance, group) - distance) / (count - 1).clamp(min=1)
+    scale = torch.where(count > 1, 1.0, torch.inf)
+    return _above(rewards if returns is None else returns, low + siblings, scale, known)
+
+
+def batch_mean(rewards: Tensor, *, returns: Tensor | None = None) -> Tensor:
+    """Distance from the mean of all known rewards: REINFORCE with the batch's mean as baseline.
+
+    Williams 1992, section 4, leaves the baseline open. The mean contains the response's own reward, so the expected
+    gradient is (N - 1) / N of the unbiased one. A response that is alone gets 0.
+
+    Args:
+        rewards: [N] float, one for each response; NaN = unknown.
+        returns: [N] or [N, T], credited in place of `rewards`.
+
+    Returns:
+        The shape of `returns`; NaN where the reward is unknown.
+    """
+    everyone = torch.zeros_like(rewards, dtype=torch.int64)
+    return group_normalized(rewards, everyone, std=False, returns=returns)
+
+
+def running_mean(total: float, weight: float, value: float, *, decay: float) -> tuple[float, float]:
+    """One more value in an exponentially weighted mean, which is `total / weight`.
+
+    Dividing by the weight undoes the pull towards the start at 0 (as Kingma & Ba 2015, arXiv:1412.6980, section 3):
+    after one value the mean is that value, whatever `decay` is.
+
+    Args:
+        total: of the values so far, 0.0 before the first.
+        weight: of the values so far, 0.0 before the first.
+        value: the new one.
+        decay: how much the past still counts, in [0, 1).
+
+    Returns:
+        The new total and the new weight.
+    """
+    return decay * total + (1 - decay) * value, decay * weight + (1 - decay)
+
+
+def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
+    """What a token and those after it earn: G_t = r_t + gamma G_{t+1}.
+
+    Sutton & Barto 2018, eq. 3.9, but r_t is what token t itself earns (they write R_{t+1}).
+
+    Args:
+        rewards: [N, T] float, one for each token; what stands where `mask` is False does not matter.
+        mask: [N, T] bool, True where the token counts. Other positions earn nothing, but each takes part in
+            discounting.
+        gamma: discount, in [0, 1].
+
+    Returns:
+        [N, T]. Also where `mask` is False: what is earned from that position on.
+    """
+    _check_same_shape(mask, rewards=rewards)
+    earned = torch.where(mask, rewards, 0.0)
+    # One token at a time, from the end: padding comes first and adds exact zeros, on any device and for any gamma.
+    columns = list(earned.unbind(dim=1))
+    for t in range(len(columns) - 2, -1, -1):
+        columns[t] = columns[t] + gamma * columns[t + 1]
+    return torch.stack(columns, dim=1) if columns else earned
+
+
+def sum_tokens(rewards: Tensor, mask: Tensor) -> Tensor:
+    """A response's total of rewards given to its tokens, where NaN means that a token was given none.
+
+    Args:
+        rewards: [N, T] float; NaN = none.
+        mask: [N, T] bool, True where the token counts.
+
+    Returns:
+        [N]; NaN where no token that counts was given a reward.
+    """
+    _check_same_shape(mask, rewards=rewards)
+    given = mask & ~rewards.isnan()
+    total = torch.where(given, rewards, 0.0).sum(dim=1)
+    return torch.where(given.any(dim=1), total, torch.nan)
+
+
+def sum_known(rewards: Tensor, group: Tensor) -> Tensor:
+    """A response's total over S rewards, none of which need apply to every prompt.
+
+    A reward that no response of a group has does not apply there and is left out of that group's totals. One that only
+    some of the group have is unknown for the others, and so is their total: counted as 0 it would punish them.
+
+    Args:
+        rewards: [S, N] float; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+
+    Returns:
+        [N]; NaN = unknown, which includes a response to which nothing applies.
+    """
+    given = ~rewards.isnan()
+    applies = torch.stack([_group_sum(row, group) > 0 for row in given.to(rewards.dtype)])
+    total = torch.where(given, rewards, 0.0).sum(dim=0)
+    known = (given | ~applies).all(dim=0) & applies.any(dim=0)
+    return torch.where(known, total, torch.nan)
+
+
+def _within_groups(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """For each response: is it known, how far above its group's smallest (0 if unknown), the smallest, the count."""
+    _check_same_shape(group, rewards=rewards)
+    known = ~rewards.isnan()
+    place = _places(group)
+    highest = torch.full_like(rewards, torch.inf)
+    low = highest.scatter_reduce(0, place, torch.where(known, rewards, torch.inf), "amin")[place]
+    distance = torch.where(known, rewards - low, 0.0)
+    return known, distance, low, _group_sum(known.to(rewards.dtype), group)
+
+
+def _group_sum(values: Tensor, group: Tensor) -> Tensor:
+    """[N]: for each response, the sum of `values` over its group."""
+    place = _places(group)
+    return torch.zeros_like(values).index_add(0, place, values)[place]
+
+
+def _places(group: Tensor) -> Tensor:
+    """[N] int64: the groups numbered from 0."""
+    places: Tensor = torch.unique(group, return_inverse=True)[1]
+    return places
+
+
+def _above(returns: Tensor, center: Tensor, scale: Tensor, known: Tensor) -> Tensor:
+    if returns.ndim == 2:
+        center, scale, known = center[:, None], scale[:, None], known[:, None]
+    return torch.where(known, (returns - center) / scale, torch.nan)
+
+
+def _check_same_shape(like: Tensor, **tensors: Tensor) -> None:
+    """Raises ValueError before broadcasting makes an [N] of an [N, T] unseen."""
+    for name, tensor in tensors.items():
+        if tensor.shape != like.shape:
+            raise ValueError(f"{name} must be of shape {tuple(like.shape)}, not {tuple(tensor.shape)}")
