@@ -412,7 +412,10 @@ class Advantage(Protocol):
 class Objective(Protocol):
     """What the policy's optimizer minimizes."""
 
-    want: tuple[Want, ...]  # the outputs `__call__` reads
+    @property
+    def want(self) -> tuple[Want, ...]:
+        """The outputs `__call__` reads. A plain attribute will do."""
+        ...
 
     def prepare(self, batch: Batch, credit: Credit) -> Columns:
         """What the loss needs beside the outputs, made once for a whole mini-batch: denominators, reference log-probs."""
