@@ -209,7 +209,7 @@ def _select(batch: Batch, streams: Mapping[str, Stream], kind: Kind) -> list[Ten
         if infinite.any():
             row = int(infinite.nonzero()[0])
             raise InputError(
-                f"stream {name!r} is infinite in row {row}. Bound it, or return NaN where it does not apply."
+                f"stream {name!r} is infinite in row {row}. Bound it, or return NaN where it has no value."
             )
         chosen.append(values)
     return chosen
