@@ -1,0 +1,137 @@
+"""The published methods, each as the parts it is made of. A variant is another sentence of the same words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from reckon.credit import BatchMean, GroupNormalized, LeaveOneOut, RunningMean
+from reckon.errors import InputError
+from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient
+from reckon.rewards import KLReward, OverlongPenalty, Sum, Verifier
+from reckon.samplers import All, DropEqual, Uniform
+from reckon.types import Model, Parts, Task
+
+__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "reinforce", "rloo"]
+
+
+def grpo(task: Task, *, clip: float = 0.2, kl: float = 0.0, reference: Model | None = None) -> Parts:
+    """GRPO (Shao et al. 2024, arXiv:2402.03300): rewards normalized in the group, a clipped ratio, mean by response.
+
+    Args:
+        task: poses the problems.
+        clip: how far the ratio may move from 1.
+        kl: coefficient of the k3 penalty against `reference`; the paper has 0.04, most later work 0.
+        reference: the model before training; needed where kl is above 0.
+    """
+    ratio = ClippedRatio(low=clip, high=clip, average="sequences")
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier()}),
+        advantage=GroupNormalized(),
+        objective=Objectives({"ratio": ratio, "kl": KLPenalty(reference=_needed(reference), coef=kl)}) if kl else ratio,
+    )
+
+
+def dr_grpo(task: Task, *, limit: int, clip: float = 0.2) -> Parts:
+    """Dr. GRPO (Liu et al. 2025, arXiv:2503.20783): GRPO without the two divisions that bias it.
+
+    Args:
+        task: poses the problems.
+        limit: most tokens of a response; every response's sum is divided by it and not by its own length.
+        clip: how far the ratio may move from 1.
+    """
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier()}),
+        advantage=GroupNormalized(std=False),
+        objective=ClippedRatio(low=clip, high=clip, average="constant", length=limit),
+    )
+
+
+def dapo(task: Task, *, limit: int, buffer: int | None = None, low: float = 0.2, high: float = 0.28) -> Parts:
+    """DAPO (Yu et al. 2025, arXiv:2503.14476): GRPO, but dynamic sampling, a wider upper clip, averaged over tokens.
+
+    Dynamic sampling needs a `Refill` of several rounds beside these parts.
+
+    Args:
+        task: poses the problems.
+        limit: most tokens of a response, where the penalty for length is whole.
+        buffer: over how many tokens before it the penalty sets in; left out, a fifth of it, as in the paper.
+        low: how far the ratio may fall below 1.
+        high: how far it may rise above 1.
+    """
+    buffer = max(1, limit // 5) if buffer is None else buffer
+    return Parts(
+        sampler=Uniform(task),
+        keep=DropEqual(),
+        reward=Sum({"correct": Verifier(), "overlong": OverlongPenalty(l_max=limit, buffer=buffer)}),
+        advantage=GroupNormalized(),
+        objective=ClippedRatio(low=low, high=high, average="tokens"),
+    )
+
+
+def gspo(task: Task, *, low: float = 3e-4, high: float = 4e-4) -> Parts:
+    """GSPO (Zheng et al. 2025, arXiv:2507.18071): GRPO with one ratio for a whole response, clipped closely.
+
+    Args:
+        task: poses the problems.
+        low: how far a response's ratio may fall below 1.
+        high: how far it may rise above 1.
+    """
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier()}),
+        advantage=GroupNormalized(),
+        objective=ClippedRatio(low=low, high=high, level="sequence", average="sequences"),
+    )
+
+
+def rloo(task: Task, *, kl: float = 0.0, reference: Model | None = None) -> Parts:
+    """RLOO (Ahmadian et al. 2024, arXiv:2402.14740): REINFORCE whose baseline is the mean of the response's siblings.
+
+    Args:
+        task: poses the problems.
+        kl: coefficient of the divergence from `reference`, charged in the reward.
+        reference: the model before training; needed where kl is above 0.
+    """
+    charge = {"kl": KLReward(reference=_needed(reference), coef=kl)} if kl else {}
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier(), **charge}),
+        advantage=LeaveOneOut(),
+        objective=PolicyGradient(average="constant", length=1),  # a response's log-prob is the sum of its tokens'
+    )
+
+
+def reinforce(task: Task, *, decay: float | None = None) -> Parts:
+    """REINFORCE (Williams 1992, doi:10.1007/BF00992696): each log-prob times the reward's excess over a baseline.
+
+    Args:
+        task: poses the problems.
+        decay: weight of the past in a baseline that is the mean of the batches before; left out, the baseline is the
+            mean of this batch.
+    """
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier()}),
+        advantage=BatchMean() if decay is None else RunningMean(decay=decay),
+        objective=PolicyGradient(average="constant", length=1),  # a response's log-prob is the sum of its tokens'
+    )
+
+
+METHODS: Mapping[str, Callable[..., Parts]] = {
+    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce)
+}
+
+
+def _needed(reference: Model | None) -> Model:
+    if reference is None:
+        raise InputError(
+            "`kl` is above 0, which needs a reference. Give `reference=policy.reference()`, or set kl to 0."
+        )
+    return reference

@@ -1,0 +1,241 @@
+"""A whole recipe: read, checked, resolved and built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import yaml
+
+from reckon.recipe._document import Document, did_you_mean, parse, read
+from reckon.recipe._kinds import Role, Target
+from reckon.recipe._many import Named, build_objective, build_reward, many_of, read_many
+from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
+from reckon.recipe._schema import Frame
+from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, shown
+from reckon.types import Json, Parts, Task
+
+if TYPE_CHECKING:
+    from reckon.models import LanguageModel, Optimization, Sampling
+    from reckon.samplers import Refill
+
+ROUNDS = 8  # draws for one batch where a keep rule drops groups
+_ONE: tuple[Role, ...] = ("sampler", "keep", "advantage")
+_KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "refill", "sampling", "optimizer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A recipe in which every name, type and value that can be checked without the model has been checked."""
+
+    document: Document
+    model: Mapping[str, object]  # the settings of `models.load_model`
+    method: Mapping[str, object]  # its kind and its settings
+    task: Part
+    sampler: Part
+    keep: Part
+    reward: Mapping[str, Named]
+    advantage: Part
+    objective: Mapping[str, Named]
+    refill: Refill
+    sampling: Sampling
+    optimizer: Optimization
+    frame: Frame
+    made_task: Task
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+        """Reads a recipe's file, applies `key.sub=value` overrides, and checks everything.
+
+        Raises:
+            MissingError: there is no such file.
+            InputError: a key, kind or value that cannot be used; names the file, the line, the key and the nearest
+                right one.
+        """
+        return cls._check(read(Path(path)), overrides)
+
+    @classmethod
+    def parse(cls, text: str, overrides: Iterable[str] = (), *, name: str = "recipe") -> Recipe:
+        """As `load`, from a recipe's text; relative paths begin in the current folder."""
+        return cls._check(parse(text, name=name), overrides)
+
+    @classmethod
+    def _check(cls, document: Document, overrides: Iterable[str]) -> Recipe:
+        from reckon.models import Optimization, Sampling
+        from reckon.samplers import Refill
+
+        for override in overrides:
+            document.override(override)
+        given = document.values
+        plan_keys = [f.name for f in fields(Frame)]
+        known(document, (), given, [*_KEYS, *plan_keys], "a recipe")
+        for key in ("model", "task"):
+            if key not in given:
+                raise document.error((), f"the recipe has no `{key}`. Add it, for example {_EXAMPLES[key]}.")
+        frame = _frame(document, {key: given[key] for key in plan_keys if key in given})
+        optimizer = _optimizer(document, given.get("optimizer", {}), Optimization, frame)
+        task = read_part(document, ("task",), "task", given["task"])
+        made = cast("Task", task.build(document, {}))
+        sampling = cast("Sampling", _made(document, "sampling", given.get("sampling", {}), Sampling))
+        method, preset = _preset(document, given.get("method", "grpo"), made, sampling.max_new_tokens)
+        one = {
+            role: read_part(document, (role,), role, given[role], part_of(role, getattr(preset, role), (role,)))
+            if role in given
+            else part_of(role, getattr(preset, role), (role,))
+            for role in _ONE
+        }
+        # A rule that drops groups is followed by another draw, unless the recipe says otherwise.
+        base = {} if one["keep"].kind == "all" else {"rounds": ROUNDS}
+        recipe = cls(
+            document=document,
+            model=_model(document, given["model"]),
+            method=method,
+            task=task,
+            **one,
+            reward=read_many(document, "reward", given.get("reward"), many_of("reward", preset.reward)),
+            objective=read_many(document, "objective", given.get("objective"), many_of("objective", preset.objective)),
+            refill=cast("Refill", _made(document, "refill", given.get("refill", {}), Refill, base)),
+            sampling=sampling,
+            optimizer=optimizer,
+            frame=frame,
+            made_task=made,
+        )
+        for part in (*one.values(), *(w.part for w in (*recipe.reward.values(), *recipe.objective.values()))):
+            try_out(part, document, made)
+        return recipe
+
+    @property
+    def name(self) -> str:
+        """The recipe's file name without its ending."""
+        return Path(self.document.name).stem
+
+    @property
+    def out(self) -> Path:
+        """The folder a run of this recipe goes to, unless another is asked for."""
+        return Path(self.frame.out.replace("{name}", self.name))
+
+    def resolved(self) -> dict[str, Json]:
+        """Every setting with its value, defaults filled in: what a run stores. Loading it gives the same recipe."""
+        plan = {f.name: plain(getattr(self.frame, f.name)) for f in fields(Frame)}
+        optimizer = plain(self.optimizer)
+        assert isinstance(optimizer, dict)
+        del optimizer["total"]  # follows from steps, epochs and minibatches
+        return {
+            "model": plain_with_parts(self.model),
+            "method": plain_with_parts(self.method),
+            "task": self.task.plain(),
+            "sampler": self.sampler.plain(),
+            "keep": self.keep.plain(),
+            "refill": plain(self.refill),
+            "reward": {name: entry.plain() for name, entry in self.reward.items()},
+            "advantage": self.advantage.plain(),
+            "objective": {name: entry.plain() for name, entry in self.objective.items()},
+            "sampling": plain(self.sampling),
+            "optimizer": optimizer,
+            **plan,
+            "out": str(self.out),
+        }
+
+    def to_yaml(self) -> str:
+        """`resolved` as text."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=100)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether some part compares with the model as it was before training."""
+        shared = (*self.reward.values(), *self.objective.values())
+        return any(needs(part, "reference") for part in (*(n.part for n in shared), self.advantage, self.keep))
+
+    def load_policy(self) -> LanguageModel:
+        """Loads the model, the first thing a recipe does that takes time; not warmed up.
+
+        Raises:
+            MissingError: there is no such model, or no network to fetch it.
+        """
+        from reckon.models import load_model
+
+        given = {**self.model, "sampling": self.sampling, "optimizer": self.optimizer}
+        return cast("LanguageModel", construct(self.document, ("model",), load_model, given))
+
+    def build(self, policy: LanguageModel) -> Parts:
+        """Makes the parts, giving each the task, policy, reference and tokenizer it asks for.
+
+        A reference is the policy as it is at this moment, so call this after any warm-up.
+        """
+        reference: list[object] = []
+
+        def frozen() -> object:
+            if not reference:
+                reference.append(policy.reference())
+            return reference[0]
+
+        given: dict[str, Callable[[], object]] = {
+            "task": lambda: self.made_task,
+            "policy": lambda: policy,
+            "reference": frozen,
+            "tokenizer": lambda: policy.tokenizer,
+        }
+        made = {role: getattr(self, role).build(self.document, given) for role in _ONE}
+        return Parts(
+            **made,
+            reward=build_reward(self.reward, self.document, given),
+            objective=build_objective(self.objective, self.document, given),
+        )
+
+
+_EXAMPLES = {"model": "`model: smollm2-135m`", "task": "`task: {kind: largest, n: 5}` (see `reckon tasks`)"}
+
+
+def _frame(document: Document, given: dict[str, Json]) -> Frame:
+    return cast("Frame", construct(document, (), Frame, section(document, (), given, Frame, "a recipe")))
+
+
+def _made(
+    document: Document, key: str, value: Json, target: Target, base: Mapping[str, object] | None = None
+) -> object:
+    values = section(document, (key,), value, target, f"`{key}`", base=base)
+    return construct(document, (key,), target, values)
+
+
+def _optimizer(document: Document, value: Json, target: Callable[..., Optimization], frame: Frame) -> Optimization:
+    values = section(document, ("optimizer",), value, target, "`optimizer`", without=("total",))
+    epochs, minibatches = cast("int", values["epochs"]), cast("int", values["minibatches"])
+    if minibatches > frame.prompts:
+        raise document.error(
+            ("optimizer", "minibatches"),
+            f"`optimizer.minibatches` is {minibatches}, but a step has only {frame.prompts} `prompts`, and "
+            "mini-batches are cut between them. Lower it, or ask for more prompts.",
+        )
+    total = max(1, frame.steps * epochs * minibatches)
+    return cast("Optimization", construct(document, ("optimizer",), target, {**values, "total": total}))
+
+
+def _model(document: Document, value: Json) -> dict[str, object]:
+    from reckon.models import load_model
+
+    given: Json = {"name": value} if isinstance(value, str) else value
+    values = section(document, ("model",), given, load_model, "`model`", without=("sampling", "optimizer"))
+    name = str(values["name"])
+    if re.search(r"[/\\.]", name) and located(document, name).is_dir():
+        values["name"] = str(located(document, name).absolute())
+    return values
+
+
+def _preset(document: Document, value: Json, task: Task, limit: int) -> tuple[dict[str, object], Parts]:
+    """The method's name and settings, and the parts it makes; methods that ask for the `limit` of tokens are told."""
+    from reckon.methods import METHODS
+
+    given: dict[str, Json] = (
+        {"kind": value} if isinstance(value, str) else dict(mapping(document, ("method",), value, "a method's name"))
+    )
+    kind = given.pop("kind", None)
+    if not isinstance(kind, str) or kind not in METHODS:
+        near = did_you_mean(str(kind), list(METHODS), "methods")
+        raise document.error(("method",), f"there is no method {shown(kind)}. {near}")
+    values = section(document, ("method",), given, METHODS[kind], f"'{kind}'", base={"limit": limit})
+    later = {"reference": Later()} if any(a.name == "reference" for a in arguments(METHODS[kind])) else {}
+    made = construct(document, ("method",), METHODS[kind], {**values, "task": task, **later})
+    return {"kind": kind, **values}, cast("Parts", made)
