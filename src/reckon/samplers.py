@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -27,6 +28,7 @@ from reckon.types import (
     State,
     Task,
     Use,
+    Verdict,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ __all__ = [
     "concatenate",
 ]
 
-Verify: TypeAlias = "Callable[[Rollouts], Tensor]"  # [N] float32 in [0, 1], NaN = unknown
+Verify: TypeAlias = "Callable[[Rollouts], Sequence[Verdict]]"  # N, one for each response
 
 
 class Uniform:
@@ -57,6 +59,7 @@ class Uniform:
     """
 
     def __init__(self, task: Task, *, split: Split = "train") -> None:
+        self.split = split
         self._problems = task.problems(split)
         if not self._problems:
             raise InputError(f"the task {task.name!r} has no problem in its split {split!r}, so none can be posed.")
@@ -207,7 +210,8 @@ class Refill:
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Round:
     rollouts: Rollouts
-    outcome: Tensor  # [N]
+    verdicts: tuple[Verdict, ...]  # N
+    outcome: Tensor  # [N] float32, the verdicts' outcomes, NaN = unknown
     use: Tensor  # [N]
 
     @property
@@ -237,7 +241,7 @@ def collect(
     Args:
         sampler: gives the problems.
         policy: answers them.
-        verify: gives outcomes, [N] in [0, 1], NaN = unknown.
+        verify: judges each response.
         keep: decides what becomes of each response.
         n: groups wanted.
         k: responses in each.
@@ -257,6 +261,7 @@ def collect(
         rounds.append(_ask(sampler, policy, verify, keep, n, k, rng, len(rounds)))
     whole = _Round(
         rollouts=concatenate([done.rollouts for done in rounds]),
+        verdicts=tuple(verdict for done in rounds for verdict in done.verdicts),
         outcome=torch.cat([done.outcome for done in rounds]),
         use=torch.cat([done.use for done in rounds]),
     )
@@ -268,25 +273,26 @@ def collect(
         train=use[rows] == Use.TRAIN,
         seen=_seen(whole, len(rounds), n),
         step=step,
+        verdicts=tuple(whole.verdicts[row] for row in rows.tolist()),
     )
 
 
 def collect_metrics(seen: Seen) -> Metrics:
     """What a step's sampling cost and how it went, over all that was generated, the dropped responses too.
 
-    `outcome/mean` is the mean of the known outcomes, left out where none is known; lengths are in tokens; `keep/share`
-    is the share of the groups drawn that the rule kept.
+    `outcome/mean` is the mean of the known outcomes, NaN where none is known; lengths are in tokens; `keep/share` is
+    the share of the groups drawn that the rule kept.
     """
     known = seen.outcome[~seen.outcome.isnan()]
-    metrics: Metrics = {
+    return {
         "tokens/generated": float(seen.lengths.sum()),
+        "outcome/mean": known.double().mean().item(),
         "outcome/unknown": 1 - len(known) / len(seen.outcome),
         "length/mean": seen.lengths.double().mean().item(),
         "length/truncated": (seen.end == End.LENGTH).double().mean().item(),
         "keep/rounds": float(seen.rounds),
         "keep/share": seen.kept / (seen.wanted * seen.rounds),
     }
-    return metrics if not len(known) else metrics | {"outcome/mean": known.double().mean().item()}
 
 
 def concatenate(rollouts: Sequence[Rollouts]) -> Rollouts:
@@ -326,18 +332,26 @@ def _ask(sampler: Sampler, policy: Policy, verify: Verify, keep: Keep, n: int, k
     rows = len(rollouts.text)
     if rows != len(problems) * k:
         raise ValueError(f"the policy gave {rows} responses to {len(problems)} problems with {k} each")
-    outcome = verify(rollouts).to(device=rollouts.logprobs.device, dtype=torch.float32)
-    if outcome.shape != (rows,):
-        raise ValueError(f"verify gave outcomes of shape {tuple(outcome.shape)} for {rows} responses")
-    for row in ((outcome < 0) | (outcome > 1)).nonzero().squeeze(1).tolist()[:1]:
-        raise RunError(
-            f"the checker gave {outcome[row].item()} for a response to problem {rollouts.problem(row).id!r}."
-            " An outcome lies between 0 and 1, or is None where it is unknown."
-        )
+    verdicts = tuple(verify(rollouts))
+    if len(verdicts) != rows:
+        raise ValueError(f"verify gave {len(verdicts)} verdicts on {rows} responses")
+    outcome = torch.tensor([_outcome(rollouts, row, verdict) for row, verdict in enumerate(verdicts)])
+    outcome = outcome.to(device=rollouts.logprobs.device, dtype=torch.float32)
     use = keep(rollouts, outcome, rng.child("keep", number))
     if use.shape != (rows,):
         raise ValueError(f"the keep rule gave decisions of shape {tuple(use.shape)} for {rows} responses")
-    return _Round(rollouts=rollouts, outcome=outcome, use=use)
+    return _Round(rollouts=rollouts, verdicts=verdicts, outcome=outcome, use=use)
+
+
+def _outcome(rollouts: Rollouts, row: int, verdict: Verdict) -> float:
+    if verdict.outcome is None:
+        return math.nan
+    if not 0 <= verdict.outcome <= 1:
+        raise RunError(
+            f"the checker gave {verdict.outcome} for a response to problem {rollouts.problem(row).id!r}."
+            " An outcome lies between 0 and 1, or is None where it is unknown."
+        )
+    return float(verdict.outcome)
 
 
 def _choose(whole: _Round, n: int, refill: Refill, keep: Keep) -> tuple[Tensor, Tensor]:

@@ -17,16 +17,15 @@ def reward_metrics(streams: Mapping[str, Stream], batch: Batch) -> Metrics:
     """`reward/<name>/mean`, `/std` and `/unknown` for every stream, watched or trained.
 
     A stream of tokens is first made one number a response: a reward's tokens are added up, those of an advantage or a
-    weight averaged. The standard deviation is the population's, over all responses of the batch. Without a single known
-    value there is only `/unknown`, the share of NaN, which is 1.
+    weight averaged. `/unknown` is the share of responses without a value; the others give the mean and the population's
+    standard deviation, NaN where there is none.
     """
     metrics: Metrics = {}
     for name, stream in streams.items():
         values = _per_response(stream, batch).double()
         known = values[~values.isnan()]
-        if len(known):
-            metrics[f"reward/{name}/mean"] = known.mean().item()
-            metrics[f"reward/{name}/std"] = known.std(correction=0).item()
+        metrics[f"reward/{name}/mean"] = known.mean().item()
+        metrics[f"reward/{name}/std"] = (known - known.mean()).square().mean().sqrt().item()
         metrics[f"reward/{name}/unknown"] = 1 - len(known) / len(values)
     return metrics
 

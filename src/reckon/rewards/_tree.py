@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
+from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
 from reckon.rewards._function import Function, RewardFunction
 from reckon.types import Batch, LearningReward, Reward, Rng, State, Stateful, Stream
@@ -186,8 +187,6 @@ def _total(role: str, streams: Mapping[str, Stream], batch: Batch) -> Tensor:
     trained = {name: stream for name, stream in streams.items() if stream.train}
     if not trained:
         raise RunError(f"gate: its {role!r} gives no stream that trains.")
-    total, known = torch.zeros_like(batch.outcome), torch.zeros_like(batch.outcome, dtype=torch.bool)
-    group = batch.seq.group
     for name, stream in trained.items():
         if stream.kind != "reward" or stream.values.ndim != 1:
             raise RunError(
@@ -195,11 +194,7 @@ def _total(role: str, streams: Mapping[str, Stream], batch: Batch) -> Tensor:
                 " a gate takes rewards with one value for each response."
             )
         check_stream(name, stream, batch)
-        here = torch.zeros(len(batch.seq.prompts), dtype=torch.bool, device=group.device)
-        here[group[~stream.values.isnan()]] = True
-        applies = here[group]
-        total, known = total + torch.where(applies, stream.values, 0.0), known | applies
-    return torch.where(known, total, torch.nan)
+    return sum_known(torch.stack([stream.values for stream in trained.values()]), batch.seq.group)
 
 
 def _part(name: str | None, part: Reward | RewardFunction) -> Reward:
