@@ -2,6 +2,30 @@
 
 from reckon.recipe._kinds import KINDS, Role, load_kind, snake_case
 from reckon.recipe._recipe import Recipe
+from reckon.recipe._running import (
+    Outcome,
+    columns_of,
+    load_run,
+    read_evaluation,
+    resume_run,
+    run_recipe,
+    warmed_policy,
+)
 from reckon.recipe._settings import describe, settings
 
-__all__ = ["KINDS", "Recipe", "Role", "describe", "load_kind", "settings", "snake_case"]
+__all__ = [
+    "KINDS",
+    "Outcome",
+    "Recipe",
+    "Role",
+    "columns_of",
+    "describe",
+    "load_kind",
+    "load_run",
+    "read_evaluation",
+    "resume_run",
+    "run_recipe",
+    "settings",
+    "snake_case",
+    "warmed_policy",
+]

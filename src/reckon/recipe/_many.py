@@ -48,10 +48,11 @@ def read_many(document: Document, role: Shared, value: Json, preset: Mapping[str
         raise document.error(keys, f"`{role}` is empty. Name at least one part, or leave the key out.")
     if not _names_parts(role, given, preset):
         if len(preset) > 1:
-            names = ", ".join(preset)
+            name, key = next(iter(preset)), next(iter(given))
             raise document.error(
-                keys,
-                f"`{role}` must name which part is meant, for the method has several ({names}): {role}.{names[0]}...",
+                (*keys, key),
+                f"`{dotted((*keys, key))}` does not say whose it is, for the method has several: {', '.join(preset)}. "
+                f"Write for example `{role}.{name}.{key}`.",
             )
         ((name, only),) = preset.items()
         return {name: _read(document, keys, role, value, only)}

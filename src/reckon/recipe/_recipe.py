@@ -16,7 +16,7 @@ from reckon.recipe._many import Named, build_objective, build_reward, many_of, r
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
 from reckon.recipe._schema import Frame
 from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, shown
-from reckon.types import Json, Parts, Task
+from reckon.types import Json, Parts, Task, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel, Optimization, Sampling
@@ -89,6 +89,7 @@ class Recipe:
         }
         # A rule that drops groups is followed by another draw, unless the recipe says otherwise.
         base = {} if one["keep"].kind == "all" else {"rounds": ROUNDS}
+        _check_plan(document, made, frame)
         recipe = cls(
             document=document,
             model=_model(document, given["model"]),
@@ -191,6 +192,22 @@ _EXAMPLES = {"model": "`model: smollm2-135m`", "task": "`task: {kind: largest, n
 
 def _frame(document: Document, given: dict[str, Json]) -> Frame:
     return cast("Frame", construct(document, (), Frame, section(document, (), given, Frame, "a recipe")))
+
+
+def _check_plan(document: Document, task: Task, frame: Frame) -> None:
+    """What the task must have for the warm-up and the evaluations that are planned."""
+    if frame.warmup is not None and not isinstance(task, Worked):
+        raise document.error(
+            ("warmup",), f"`warmup` shows worked solutions, and the task '{task.name}' has none. Leave `warmup` out."
+        )
+    for key in ("split", "final"):
+        split = None if frame.evaluate is None else getattr(frame.evaluate, key)
+        if split is not None and not task.problems(split):
+            raise document.error(
+                ("evaluate", key),
+                f"`evaluate.{key}` is {split}, and the task '{task.name}' has no problems in that split. Give it some, "
+                f"choose another split, or write `evaluate: null`.",
+            )
 
 
 def _made(

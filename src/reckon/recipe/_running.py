@@ -1,0 +1,234 @@
+"""From a recipe to a run: load, warm up, train, examine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+
+from reckon.errors import InputError, MissingError
+from reckon.evaluate import Answers, Comparison, Evaluation, Response, compare, evaluate
+from reckon.recipe._recipe import Recipe
+from reckon.recipe._schema import Frame
+from reckon.runs import EVALUATIONS, Progress, Run
+from reckon.types import Metrics, Policy, Rng, Split, Worked
+
+if TYPE_CHECKING:
+    from reckon.models import LanguageModel
+
+Show: TypeAlias = Literal["auto", "bar", "lines", "nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    steps: int  # finished and saved
+    finished: bool  # False = interrupted, and can be resumed
+    comparison: Comparison | None  # of the final split: before the first step and after the last
+
+
+@dataclass(kw_only=True)
+class Examiner:
+    """Evaluates the policy when the recipe says so, and writes every answer to the run."""
+
+    recipe: Recipe
+    run: Run
+    warmed: Metrics = field(default_factory=dict)  # what the warm-up measured, logged with step 0
+
+    def __call__(self, policy: Policy, step: int) -> Metrics:
+        """The metrics that are due after `step` steps; {} if none are."""
+        metrics = dict(self.warmed) if step == 0 else {}
+        for split in self._due(step):
+            found = self.examine(policy, split)
+            self.run.evaluation(split, step, columns_of(found, step))
+            metrics |= found.logged(split)
+        return metrics
+
+    def examine(self, policy: Policy, split: Split) -> Evaluation:
+        """One evaluation. The same problems and random numbers at every step, so that steps can be compared."""
+        plan, task = self.recipe.frame.evaluate, self.recipe.made_task
+        assert plan is not None
+        n = len(task.problems(split))
+        return evaluate(
+            cast("Answers", policy),
+            task,
+            rng=Rng((self.recipe.frame.seed, "evaluate")),
+            split=split,
+            n=n if plan.n is None else min(n, plan.n),
+            k=plan.k,
+            greedy=plan.greedy,
+        )
+
+    def _due(self, step: int) -> list[Split]:
+        plan, steps = self.recipe.frame.evaluate, self.recipe.frame.steps
+        if plan is None:
+            return []
+        ends = step in (0, steps)
+        due = [plan.split] if ends or (plan.every and step % plan.every == 0) else []
+        if ends and plan.final is not None and plan.final not in due:
+            due.append(plan.final)
+        return due
+
+
+def run_recipe(recipe: Recipe, *, overwrite: bool = False, show: Show = "auto") -> Outcome:
+    """Trains as the recipe says, in a new run's folder `recipe.out`.
+
+    Args:
+        recipe: what to do.
+        overwrite: delete the run that may be there.
+        show: how progress is shown, on stderr.
+
+    Raises:
+        RunError: a run is there already; no room on the disk; a reward function that failed.
+    """
+    targets, keep_last = recipe.frame.log, recipe.frame.save.keep
+    with Run.create(
+        recipe.out, recipe=recipe.resolved(), overwrite=overwrite, targets=targets, keep_last=keep_last
+    ) as run:
+        return _train(recipe, run, show)
+
+
+def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show = "auto") -> Outcome:
+    """Goes on with an interrupted run, exactly where its last checkpoint left off.
+
+    Args:
+        folder: the run's.
+        recipe: if given, must be the one the run was begun with; else it is read from the run.
+        show: how progress is shown, on stderr.
+
+    Raises:
+        MissingError: there is no run in the folder.
+        RunError: the run was begun with another recipe, or is being written by another process.
+    """
+    folder = Path(folder)
+    if not (folder / "recipe.yaml").is_file():
+        raise MissingError(f"{folder} is not a run: it has no recipe.yaml. Name the folder that training printed.")
+    recipe = recipe or Recipe.load(folder / "recipe.yaml")
+    then = Run.open(folder).recipe
+    now = {**recipe.resolved(), "out": then.get("out")}  # a folder may have been moved
+    with Run.resume(folder, now, targets=recipe.frame.log, keep_last=recipe.frame.save.keep) as run:
+        return _train(recipe, run, show)
+
+
+def load_run(folder: str | Path, step: int | Literal["last", "best"] = "best") -> tuple[Recipe, LanguageModel]:
+    """The recipe of a run, and its policy as a checkpoint has it.
+
+    Raises:
+        MissingError: there is no run, or no such checkpoint.
+    """
+    run = Run.open(folder)
+    recipe = Recipe.load(Path(folder) / "recipe.yaml")
+    # A checkpoint holds the trained weights: with adapters, what they stand on must be made again.
+    policy = warmed_policy(recipe, "nothing")[0] if recipe.model["lora"] else recipe.load_policy()
+    run.load({"policy": policy}, step)
+    return recipe, policy
+
+
+def warmed_policy(recipe: Recipe, show: Show = "auto") -> tuple[LanguageModel, Metrics]:
+    """The policy that training starts from, and what its warm-up measured ({} without one).
+
+    The warm-up trains all weights, also where training will use adapters, and leaves no trace in the optimizer.
+    """
+    from reckon.fit import sft
+    from reckon.models import LanguageModel, load_model
+
+    warmup = recipe.frame.warmup
+    if warmup is None:
+        return recipe.load_policy(), {}
+    given = dict(recipe.model)
+    name, lora, value_head = given.pop("name"), given.pop("lora"), given.pop("value_head")
+    optimizer = replace(recipe.optimizer, lr=warmup.lr, schedule="constant", warmup=0, total=None)
+    model = load_model(name, sampling=recipe.sampling, optimizer=optimizer, **given)  # type: ignore[arg-type]
+    problems = list(recipe.made_task.problems("train")[: warmup.examples])
+    solutions = [cast("Worked", recipe.made_task).solution(problem) for problem in problems]
+    steps = warmup.epochs * -(-len(problems) // warmup.batch)
+    with Progress(steps, unit="warm-up step", show=show) as bar:
+        metrics = sft(
+            model,
+            problems,
+            solutions,
+            Rng((recipe.frame.seed, "warmup")),
+            epochs=warmup.epochs,
+            batch=warmup.batch,
+            told=lambda done, total, step: bar.update(done, f"loss {step['policy/loss']:.2f}"),
+        )
+    policy = LanguageModel(
+        model.network,
+        model.tokenizer,
+        sampling=recipe.sampling,
+        optimizer=recipe.optimizer,
+        lora=lora,  # type: ignore[arg-type]
+        value_head=value_head,  # type: ignore[arg-type]
+        **given,  # type: ignore[arg-type]
+    )
+    return policy, metrics
+
+
+def columns_of(found: Evaluation, step: int) -> dict[str, Sequence[object]]:
+    """An evaluation's answers as the columns of the table that a run keeps."""
+    rows = found.responses
+    columns: dict[str, Sequence[object]] = {
+        name: [getattr(row, name) for row in rows] for name in EVALUATIONS if name != "step"
+    }
+    return {"step": [step] * len(rows), **columns}
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """An evaluation from the table that a run or `reckon eval --out` keeps of it.
+
+    Raises:
+        MissingError: there is no such file.
+        InputError: it is no such table.
+    """
+    import pyarrow
+    import pyarrow.parquet
+    import pydantic
+
+    if not Path(path).is_file():
+        raise MissingError(f"There is no table {path}. A run keeps its evaluations in RUN/evals.")
+    names = [f.name for f in fields(Response)]
+    try:
+        rows = pyarrow.parquet.read_table(path, columns=names).to_pylist()
+        return Evaluation(responses=pydantic.TypeAdapter(tuple[Response, ...]).validate_python(rows))
+    except (pyarrow.ArrowException, pydantic.ValidationError) as error:
+        raise InputError(f"{path} is not a table of evaluated answers: {str(error).splitlines()[0]}") from error
+
+
+def _train(recipe: Recipe, run: Run, show: Show) -> Outcome:
+    from reckon.train import Plan, train
+
+    frame = recipe.frame
+    begun = any(step > 0 for step in run.checkpoints)
+    examiner = Examiner(recipe=recipe, run=run)
+    if begun and not recipe.needs_reference and not recipe.model["lora"]:
+        policy = recipe.load_policy()  # every weight comes from the checkpoint
+    else:
+        policy, examiner.warmed = warmed_policy(recipe, show)
+    plan = Plan(
+        steps=frame.steps,
+        prompts=frame.prompts,
+        answers=frame.answers,
+        seed=frame.seed,
+        refill=recipe.refill,
+        save_every=frame.save.every,
+        show=show,
+    )
+    finished = train(policy, recipe.made_task, recipe.build(policy), run, plan, examiner)
+    return Outcome(
+        folder=run.folder,
+        steps=max(run.checkpoints, default=0),
+        finished=finished,
+        comparison=_before_and_after(run, frame) if finished else None,
+    )
+
+
+def _before_and_after(run: Run, frame: Frame) -> Comparison | None:
+    """The final split before the first step and after the last, where each problem has the one answer this takes."""
+    plan = frame.evaluate
+    if plan is None or plan.final is None or (plan.k > 1 and not plan.greedy):
+        return None
+    tables = [run.folder / "evals" / f"{plan.final}-step-{step:06}.parquet" for step in (0, frame.steps)]
+    return compare(read_evaluation(tables[0]), read_evaluation(tables[1]))
