@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -140,7 +140,10 @@ class AccuracyBand:
         """[N] int64."""
         # Outcomes are float32 and the bounds are not: without some slack 0.8 would not be 0.8.
         slack = 1e-6 if self.inclusive else -1e-6
-        mean = torch.stack([values.mean() for values in _known(rollouts, outcome)])  # NaN where none is known
+        known, group = ~outcome.isnan(), rollouts.seq.group
+        zeros = torch.zeros(len(rollouts.problems), dtype=torch.float64, device=outcome.device)
+        total = zeros.index_add(0, group, torch.where(known, outcome, 0.0).double())
+        mean = total / zeros.index_add(0, group, known.double())  # NaN where none is known, which no band holds
         return _whole_groups(rollouts, (mean >= self.low - slack) & (mean <= self.high + slack))
 
 
@@ -153,8 +156,11 @@ class DropEqual:
 
     def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
         """[N] int64."""
-        differ = torch.tensor([bool((values != values[:1]).any()) for values in _known(rollouts, outcome)])
-        return _whole_groups(rollouts, differ.to(outcome.device))
+        known, group = ~outcome.isnan(), rollouts.seq.group
+        bounds = torch.full((len(rollouts.problems),), torch.inf, dtype=outcome.dtype, device=outcome.device)
+        low = bounds.scatter_reduce(0, group, torch.where(known, outcome, torch.inf), "amin")
+        high = (-bounds).scatter_reduce(0, group, torch.where(known, outcome, -torch.inf), "amax")
+        return _whole_groups(rollouts, low < high)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,13 +391,6 @@ def _seen(whole: _Round, rounds: int, n: int) -> Seen:
         wanted=n,
         kept=len(whole.kept),
     )
-
-
-def _known(rollouts: Rollouts, outcome: Tensor) -> Iterator[Tensor]:
-    """The known outcomes of each group, float64."""
-    for g in range(len(rollouts.problems)):
-        values = outcome[rollouts.seq.group == g].double()
-        yield values[~values.isnan()]
 
 
 def _touched(rollouts: Rollouts, rows: Tensor) -> Tensor:

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+import torch
+
+from reckon.errors import InputError
+from reckon.rewards import KLReward, Verifier
+from reckon.types import Outputs
+
+NAN = float("nan")
+
+
+def test_verifier_hands_the_verdict_on_and_keeps_the_unknown_unknown(make_batch, values):
+    batch = make_batch(["a"] * 4, outcomes=[1, 0, 0.25, NAN])
+    assert values(Verifier(), batch)[:3] == [1, 0, 0.25]
+    assert values(Verifier(right=1, wrong=-1), batch)[:3] == [1, -1, -0.5]
+    assert math.isnan(values(Verifier(), batch)[3])
+
+
+def test_verifier_refuses_a_scale_upside_down():
+    with pytest.raises(InputError, match=r"`right` \(0.0\) must be larger than `wrong` \(1.0\)"):
+        Verifier(right=0.0, wrong=1.0)
+
+
+class Reference:
+    def __init__(self, logprobs):
+        self.logprobs = logprobs
+
+    def outputs(self, seq, want):
+        assert tuple(want) == ("logprobs",)
+        return Outputs(logprobs=self.logprobs)
+
+
+def test_kl_reward_charges_each_token_for_its_own_distance(make_batch):
+    logprobs = torch.tensor([[-1.0, -2.0, -math.inf], [-3.0, -9.0, -9.0]])
+    ref_logprobs = torch.tensor([[-1.5, -1.0, -7.0], [-3.0, -7.0, -7.0]])
+    batch = make_batch(["ab", "c"], lengths=[2, 1], logprobs=logprobs)
+    ((name, stream),) = KLReward(reference=Reference(ref_logprobs), coef=0.1).score(batch).items()
+    # -0.1 (-1 + 1.5), -0.1 (-2 + 1), nothing on padding whatever stands there; 0
+    assert name == "kl_reward"
+    assert stream.kind == "reward"
+    assert torch.allclose(stream.values, torch.tensor([[-0.05, 0.1, 0.0], [0.0, 0.0, 0.0]]), atol=1e-7)
+
+
+def test_kl_reward_refuses_a_coefficient_below_nothing():
+    with pytest.raises(InputError, match=r"`coef` is -0.1"):
+        KLReward(reference=Reference(None), coef=-0.1)

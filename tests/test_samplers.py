@@ -1,0 +1,459 @@
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reckon.errors import InputError, RunError
+from reckon.samplers import (
+    AccuracyBand,
+    All,
+    Chain,
+    DropEqual,
+    DropTruncated,
+    Refill,
+    Uniform,
+    collect,
+    collect_metrics,
+    concatenate,
+)
+from reckon.types import End, Problem, Rng, Rollouts, Sequences, Use, Verdict
+
+NAN = float("nan")
+RNG = Rng((0, "test"))
+
+
+class Task:
+    name = "numbers"
+
+    def __init__(self, size=10):
+        self.size = size
+
+    def problems(self, split):
+        first = {"train": 0, "dev": 1000, "test": 2000}[split]
+        return [Problem(id=f"{split}-{first + i}", prompt=f"{first + i}?") for i in range(self.size)]
+
+
+def make(texts_of_groups, *, end=None, width=4, fill=0):
+    """Rollouts whose responses have as many tokens as their texts have letters."""
+    texts = [text for texts in texts_of_groups for text in texts]
+    lengths = torch.tensor([len(text) for text in texts])
+    mask = torch.arange(width)[None, :] < lengths[:, None]
+    return Rollouts(
+        seq=Sequences(
+            prompts=tuple(torch.tensor([g]) for g in range(len(texts_of_groups))),
+            group=torch.tensor([g for g, inside in enumerate(texts_of_groups) for _ in inside]),
+            tokens=torch.where(mask, torch.arange(1, len(texts) + 1)[:, None], fill),
+            mask=mask,
+        ),
+        problems=tuple(Problem(id=f"p{g}", prompt="?") for g in range(len(texts_of_groups))),
+        text=tuple(texts),
+        pieces=tuple(tuple(text) for text in texts),
+        logprobs=torch.where(mask, -1.0, 0.0),
+        end=torch.tensor([End.EOS] * len(texts) if end is None else end),
+    )
+
+
+class Answers:
+    """A policy that answers each problem with the texts it is given, in the order of the draws."""
+
+    def __init__(self, *groups):
+        self.groups, self.keys = list(groups), []
+
+    def sample(self, problems, k, rng, prefixes=None):
+        self.keys.append(rng.key)
+        texts = [self.groups.pop(0) for _ in problems]
+        rollouts = make(texts, width=max(len(text) for inside in texts for text in inside))
+        object.__setattr__(rollouts, "problems", tuple(problems))
+        return rollouts
+
+
+def verify(rollouts):
+    """r is right, w is wrong, u is unknown, h is half right."""
+    worth = {"r": 1.0, "w": 0.0, "u": None, "h": 0.5}
+    return tuple(Verdict(outcome=worth[text[0]], answer=text, reason="right") for text in rollouts.text)
+
+
+def gather(*groups, keep=None, n=2, refill=None, size=10):
+    return collect(
+        Uniform(Task(size)),
+        Answers(*groups),
+        verify,
+        keep or DropEqual(),
+        n,
+        len(groups[0]),
+        RNG,
+        step=3,
+        refill=refill,
+    )
+
+
+# --- Uniform
+
+
+def ids(problems):
+    return [problem.id for problem in problems]
+
+
+def test_a_pass_has_every_problem_once_and_the_next_another_order():
+    sampler = Uniform(Task(10))
+    first, second = ids(sampler.draw(10, RNG)), ids(sampler.draw(10, RNG))
+    everything = {f"train-{i}" for i in range(10)}
+    assert set(first) == set(second) == everything
+    assert first != second
+
+
+def test_a_draw_may_cross_passes_and_be_larger_than_the_split():
+    drawn = ids(Uniform(Task(3)).draw(8, RNG))
+    assert len(set(drawn[:3])) == len(set(drawn[3:6])) == 3
+
+
+def test_the_seed_decides_the_order_and_nothing_else():
+    def order(seed, split="train"):
+        return [problem.id.split("-")[1][-1] for problem in Uniform(Task(10), split=split).draw(10, Rng((seed,)))]
+
+    assert order(1) == order(1) == order(1, "dev")
+    assert order(1) != order(2)
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=8), st.integers(1, 9))
+def test_how_many_are_drawn_at_a_time_is_of_no_consequence(sizes, split_size):
+    piecewise, whole = Uniform(Task(split_size)), Uniform(Task(split_size))
+    drawn = [problem for step, n in enumerate(sizes) for problem in piecewise.draw(n, Rng((0, step)))]
+    assert ids(drawn) == ids(whole.draw(sum(sizes), Rng((0, 0))))
+
+
+@given(st.integers(0, 25), st.integers(1, 25))
+def test_state_goes_through_json_and_on_with_the_same_sequence(before, after):
+    going, resumed = Uniform(Task(7)), Uniform(Task(7))
+    if before:
+        going.draw(before, Rng((5, 0, "draw", 0)))
+    resumed.load_state_dict(json.loads(json.dumps(going.state_dict())))
+    assert going.state_dict() == resumed.state_dict()
+    assert ids(going.draw(after, Rng((5, 1)))) == ids(resumed.draw(after, Rng((5, 1))))
+
+
+def test_state_counts_passes():
+    sampler = Uniform(Task(4))
+    sampler.draw(10, Rng((5, "draw", 0)))
+    assert sampler.state_dict() == {"pass": 2, "position": 2, "size": 4, "key": [5, "draw", 0]}
+    assert sampler.learn(gather(["r", "w"], ["r", "w"]).seen) == {"sampler/passes": 2.5}
+
+
+def test_a_split_of_another_size_cannot_be_resumed():
+    with pytest.raises(RunError, match="had 4 problems when the run was saved and has 5 now"):
+        Uniform(Task(5)).load_state_dict(Uniform(Task(4)).state_dict())
+
+
+def test_an_empty_split_is_refused():
+    with pytest.raises(InputError, match="'numbers' has no problem in its split 'dev'"):
+        Uniform(Task(0), split="dev")
+
+
+# --- keep rules
+
+
+def outcomes(rows):
+    return torch.tensor([value for group in rows for value in group], dtype=torch.float32)
+
+
+def kept_groups(rule, rows):
+    use = rule(make([["x"] * len(group) for group in rows]), outcomes(rows), RNG)
+    assert use.dtype == torch.int64
+    by_group, start = [], 0
+    for group in rows:
+        (one,) = set(use[start : start + len(group)].tolist())  # rules on groups decide for all their rows
+        by_group.append(one == Use.TRAIN)
+        start += len(group)
+    return by_group
+
+
+def test_all_keeps_all():
+    assert kept_groups(All(), [[NAN, NAN], [0, 0]]) == [True, True]
+
+
+@pytest.mark.parametrize(("k", "right"), [(4, [1, 2, 3]), (8, [2, 3, 4, 5, 6]), (16, list(range(4, 13)))])
+def test_accuracy_band_keeps_what_the_paper_s_band_keeps(k, right):
+    rows = [[1.0] * r + [0.0] * (k - r) for r in range(k + 1)]
+    assert [r for r, kept in enumerate(kept_groups(AccuracyBand(), rows)) if kept] == right
+
+
+def test_accuracy_band_on_its_bounds():
+    rows = [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [0.8, 0.8], [0.2, 0.2]]
+    assert kept_groups(AccuracyBand(), rows) == [True] * 5
+    assert kept_groups(AccuracyBand(inclusive=False), rows) == [False, True, False, False, False]
+
+
+def test_accuracy_band_takes_the_mean_of_the_known():
+    rows = [[1, 0, NAN, NAN], [1, NAN, NAN, NAN], [NAN] * 4]
+    assert kept_groups(AccuracyBand(low=0.5, high=0.5), rows) == [True, False, False]
+    assert kept_groups(AccuracyBand(low=0, high=1), rows) == [True, True, False]
+
+
+@pytest.mark.parametrize("band", [(-0.1, 0.5), (0.5, 1.1), (0.6, 0.5), (NAN, 0.5)])
+def test_accuracy_band_refuses(band):
+    with pytest.raises(InputError, match="must obey 0 <= low <= high <= 1"):
+        AccuracyBand(low=band[0], high=band[1])
+
+
+def test_drop_equal_looks_at_the_known():
+    rows = [[1, 1], [0, 0], [1, 0], [0.5, 0.25], [NAN, 1, 0], [NAN, 1, 1], [1, NAN], [NAN, NAN], [1]]
+    assert kept_groups(DropEqual(), rows) == [False, False, True, True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize(("accuracy", "k", "share"), [(0.05, 8, 0.3366), (0.05, 64, 0.9625), (0.5, 4, 0.875)])
+def test_drop_equal_keeps_the_share_that_chance_predicts(accuracy, k, share):
+    assert 1 - accuracy**k - (1 - accuracy) ** k == pytest.approx(share, abs=5e-5)
+    groups = 4000
+    drawn = torch.from_numpy(Rng((1, k)).numpy().random((groups, k)) < accuracy).float()
+    use = DropEqual()(make([["x"] * k] * groups, width=1), drawn.flatten(), RNG)
+    seen = (use == Use.TRAIN).double().mean().item()
+    assert abs(seen - share) < 4 * math.sqrt(share * (1 - share) / groups)
+
+
+def test_drop_truncated_drops_the_response_or_its_group():
+    rollouts = make([["a", "b"], ["c", "d"], ["e", "f"]], end=[0, 2, 1, 0, 2, 2])
+    nothing = torch.full((6,), NAN)
+    assert DropTruncated()(rollouts, nothing, RNG).tolist() == [2, 0, 2, 2, 0, 0]
+    assert DropTruncated(whole_group=True)(rollouts, nothing, RNG).tolist() == [0, 0, 2, 2, 0, 0]
+
+
+def test_chain_shows_each_rule_what_the_others_left():
+    # without its truncated wrong answer the first group is all right, and so teaches nothing
+    rollouts = make([["a", "b", "c"], ["d", "e", "f"]], end=[0, 0, 2, 0, 0, 0])
+    judged = torch.tensor([1.0, 1, 0, 1, 1, 0])
+    assert Chain(rules=[DropTruncated(), DropEqual()])(rollouts, judged, RNG).tolist() == [0, 0, 0, 2, 2, 2]
+    assert Chain(rules=[DropEqual(), DropTruncated()])(rollouts, judged, RNG).tolist() == [2, 2, 0, 2, 2, 2]
+
+
+def test_chain_brings_nothing_back_and_gives_each_rule_its_own_numbers():
+    keys = []
+
+    def context(rollouts, outcome, rng):
+        keys.append((rng.key, len(rollouts.text)))
+        return torch.full((len(rollouts.text),), int(Use.CONTEXT))
+
+    everything_cut = make([["a", "b"]], end=[2, 2])
+    assert Chain(rules=[DropTruncated(), context])(everything_cut, torch.zeros(2), RNG).tolist() == [0, 0]
+    one_cut = make([["a", "b"]], end=[0, 2])
+    assert Chain(rules=[context, DropTruncated(), All(), context])(one_cut, torch.zeros(2), RNG).tolist() == [1, 0]
+    assert keys == [((*RNG.key, 0), 2), ((*RNG.key, 3), 1)]
+
+
+def test_chain_refuses_to_be_empty():
+    with pytest.raises(InputError, match="no rule in it"):
+        Chain(rules=[])
+
+
+# --- concatenate
+
+
+def test_concatenate_pads_and_keeps_groups_apart():
+    one, two = make([["ab", "a"], ["b", "b"]], width=2), make([["abcd", "a"]], width=4, end=[2, 0])
+    both = concatenate([one, two])
+    assert both.seq.group.tolist() == [0, 0, 1, 1, 2, 2]
+    assert both.seq.mask.tolist()[0] == [True, True, False, False]
+    assert both.seq.tokens.tolist()[0] == [1, 1, 0, 0]
+    assert both.seq.tokens.tolist()[4] == [1, 1, 1, 1]
+    assert both.logprobs.shape == (6, 4)
+    assert both.end.tolist() == [0, 0, 0, 0, 2, 0]
+    assert both.text == ("ab", "a", "b", "b", "abcd", "a")
+    assert both.pieces[4] == ("a", "b", "c", "d")
+    assert ids(both.problems) == ["p0", "p1", "p0"]
+    assert [prompt.item() for prompt in both.seq.prompts] == [0, 1, 0]
+    back = both.take(torch.tensor([0, 1, 2, 3]))
+    assert (back.text, back.problems) == (one.text, one.problems)
+
+
+def test_one_truncated_part_makes_the_whole_truncated():
+    plain, cut = make([["a"]]), make([["a"]])
+    object.__setattr__(cut, "truncated", True)
+    assert concatenate([plain, cut]).truncated
+    assert not concatenate([plain, plain]).truncated
+
+
+def test_nothing_cannot_be_concatenated():
+    with pytest.raises(ValueError, match="no rollouts"):
+        concatenate([])
+
+
+# --- collect
+
+
+def test_a_batch_has_the_kept_groups_and_seen_has_everything():
+    batch = gather(["r", "ww"], ["r", "r"], ["u", "w"], ["rrr", "w"], n=4)
+    assert batch.rollouts.text == ("r", "ww", "rrr", "w")
+    assert batch.seq.group.tolist() == [0, 0, 1, 1]
+    assert batch.outcome.tolist() == [1, 0, 1, 0]
+    assert [verdict.answer for verdict in batch.verdicts] == ["r", "ww", "rrr", "w"]
+    assert batch.train.tolist() == [True] * 4
+    assert batch.step == 3
+    seen = batch.seen
+    assert seen.lengths.tolist() == [1, 2, 1, 1, 1, 1, 3, 1]
+    assert seen.outcome.isnan().tolist() == [False] * 4 + [True] + [False] * 3
+    assert (seen.rounds, seen.wanted, seen.kept) == (1, 4, 2)
+    assert len(seen.problems) == 8
+    assert seen.problems[0] == seen.problems[1] == batch.rollouts.problems[0]
+
+
+def test_rounds_follow_until_there_are_enough_and_the_surplus_is_cut():
+    policy = Answers(["r", "w"], ["r", "r"], ["w", "rr"], ["r", "www"], ["never", "asked"])
+    batch = collect(
+        Uniform(Task()), policy, verify, DropEqual(), 2, 2, RNG, step=1, refill=Refill(rounds=5, on_short="error")
+    )
+    assert batch.rollouts.text == ("r", "w", "w", "rr")  # the first two kept, in the order drawn
+    assert (batch.seen.rounds, batch.seen.kept) == (2, 3)
+    assert len(batch.seen.problems) == 8
+    assert policy.keys == [(*RNG.key, "sample", 0), (*RNG.key, "sample", 1)]
+
+
+def test_on_short_short_goes_on_with_fewer():
+    assert gather(["r", "w"], ["r", "r"]).rollouts.text == ("r", "w")
+
+
+def test_on_short_fill_takes_rejected_groups_as_they_were_sampled():
+    refill = Refill(on_short="fill")
+    batch = gather(["w", "w"], ["r", "w"], ["r", "r"], n=3, refill=refill)
+    assert batch.rollouts.text == ("w", "w", "r", "w", "r", "r")
+    assert batch.train.all()
+    assert batch.seen.kept == 1
+    two_rounds = Refill(rounds=2, on_short="fill")
+    batch = gather(["w", "w"], ["r", "r"], ["r", "w"], ["u", "u"], refill=two_rounds)
+    assert batch.rollouts.text == ("w", "w", "r", "w")  # the earliest of the rejected
+
+
+def test_on_short_error_says_how_many_of_how_many():
+    with pytest.raises(
+        RunError, match=r"DropEqual kept 1 of the 4 groups drawn, and 2 were wanted .*rounds 2, on_short err"
+    ):
+        gather(["r", "w"], ["r", "r"], ["r", "r"], ["w", "w"], refill=Refill(rounds=2, on_short="error"))
+
+
+def test_nothing_kept_cannot_go_on():
+    with pytest.raises(RunError, match=r"DropEqual kept 0 of the 2 groups drawn.*set `on_short` to fill"):
+        gather(["r", "r"], ["w", "w"])
+
+
+def test_context_stays_for_the_baseline_and_a_group_of_it_alone_goes():
+    def rule(rollouts, outcome, rng):
+        assert rng.key == (*RNG.key, "keep", 0)
+        return torch.tensor([Use.TRAIN, Use.CONTEXT, Use.DROP, Use.CONTEXT, Use.CONTEXT, Use.DROP])
+
+    batch = gather(["r", "w", "u"], ["r", "rr", "w"], keep=rule)
+    assert batch.rollouts.text == ("r", "w")
+    assert batch.train.tolist() == [True, False]
+
+
+def test_a_problem_drawn_twice_is_two_groups():
+    batch = gather(["r", "w"], ["w", "w"], keep=All(), size=1)
+    assert batch.seq.group.tolist() == [0, 0, 1, 1]
+    assert ids(batch.rollouts.problems) == ["train-0", "train-0"]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from("rwu"), min_size=3, max_size=3), min_size=12, max_size=12),
+    st.integers(1, 4),
+    st.integers(1, 3),
+)
+def test_counts_add_up_whatever_comes(groups, n, rounds):
+    batch = gather(*groups, n=n, refill=Refill(rounds=rounds, on_short="fill"))
+    seen = batch.seen
+    drawn = groups[: n * seen.rounds]
+    useful = [{"r", "w"} <= set(group) for group in drawn]
+    assert seen.kept == sum(useful)
+    assert len(seen.problems) == 3 * len(drawn)
+    assert len(batch.rollouts.problems) == n
+    assert seen.rounds == rounds or seen.kept >= n
+    assert sum(useful[: n * (seen.rounds - 1)]) < n  # no round too many
+    in_batch = [{"r", "w"} <= set(batch.rollouts.text[3 * g : 3 * g + 3]) for g in range(n)]
+    assert sum(in_batch) == min(n, seen.kept)
+
+
+def test_two_halves_of_a_run_are_the_whole_run():
+    def run(sampler, steps):
+        drawn = []
+        for step in steps:
+            policy = Answers(*[["r", "w"], ["r", "r"], ["w", "w"], ["w", "r"]])
+            rng = Rng((9, step))
+            batch = collect(sampler, policy, verify, DropEqual(), 2, 2, rng, step=step, refill=Refill(rounds=2))
+            drawn += ids(batch.seen.problems)
+        return drawn
+
+    whole, first, second = Uniform(Task(7)), Uniform(Task(7)), Uniform(Task(7))
+    everything = run(whole, range(6))
+    half = run(first, range(3))
+    second.load_state_dict(first.state_dict())
+    assert half + run(second, range(3, 6)) == everything
+
+
+class Bad:
+    def __init__(self, n):
+        self.n = n
+
+    def sample(self, problems, k, rng, prefixes=None):
+        return make([["r"] * self.n])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"n": 0}, InputError, "a batch of 0 problems with 2 answers"),
+        ({"k": 0}, InputError, "a batch of 1 problems with 0 answers"),
+        ({"policy": Bad(3)}, ValueError, "gave 3 responses to 1 problems with 2 each"),
+        ({"verify": lambda rollouts: ()}, ValueError, "gave 0 verdicts on 2 responses"),
+        (
+            {"verify": lambda r: [Verdict(outcome=v, answer=None, reason="right") for v in (1.0, 2.0)]},
+            RunError,
+            "the checker gave 2.0 for a response to problem 'p0'",
+        ),
+        (
+            {"verify": lambda r: [Verdict(outcome=NAN, answer=None, reason="right")] * 2},
+            RunError,
+            "the checker gave nan .* or is None where it is unknown",
+        ),
+        ({"keep": lambda *_: torch.ones(3)}, ValueError, r"decisions of shape \(3,\) for 2 responses"),
+    ],
+)
+def test_collect_refuses(change, error, message):
+    given_ = {"sampler": Uniform(Task()), "policy": Bad(2), "verify": verify, "keep": All(), "n": 1, "k": 2} | change
+    with pytest.raises(error, match=message):
+        collect(**given_, rng=RNG, step=0)
+
+
+def test_a_sampler_with_nothing_left_ends_the_run():
+    class Dry:
+        def draw(self, n, rng):
+            assert rng.key == (*RNG.key, "draw", 0)
+            return []
+
+    with pytest.raises(RunError, match="gave no problem when 2 were asked for"):
+        collect(Dry(), Answers(), verify, All(), 2, 2, RNG, step=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"rounds": 0}, "`rounds` is 0"), ({"on_short": "stop"}, "short, fill or error")]
+)
+def test_refill_refuses(settings, message):
+    with pytest.raises(InputError, match=message):
+        Refill(**settings)
+
+
+def test_collect_metrics_count_the_dropped_too():
+    metrics = collect_metrics(gather(["rrr", "w"], ["r", "r"], ["u", "w"], ["hh", "u"], n=4).seen)
+    assert metrics == {
+        "tokens/generated": 11,  # 3 + 1 + 1 + 1 + 1 + 1 + 2 + 1
+        "outcome/mean": 3.5 / 6,  # 1 0 1 1 ? 0 .5 ?
+        "outcome/unknown": 2 / 8,
+        "length/mean": 11 / 8,
+        "length/truncated": 0,
+        "keep/rounds": 1,
+        "keep/share": 1 / 4,
+    }
+
+
+def test_collect_metrics_without_any_verdict():
+    metrics = collect_metrics(gather(["u", "u"], ["u", "u"], keep=All()).seen)
+    assert math.isnan(metrics["outcome/mean"])
+    assert metrics["outcome/unknown"] == 1
