@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -51,7 +52,8 @@ class MetricsFile:
                 while data:
                     data = data[os.write(self._descriptor, data) :]
             except OSError:
-                os.ftruncate(self._descriptor, size)
+                with suppress(OSError):  # the first error is the one to tell
+                    os.ftruncate(self._descriptor, size)
                 raise
         return numbers
 

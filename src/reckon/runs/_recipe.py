@@ -31,7 +31,9 @@ def read_recipe(folder: Path) -> dict[str, Json]:
 
 def write_recipe(folder: Path, recipe: Mapping[str, Json]) -> None:
     """Writes recipe.yaml, whole or not at all."""
-    text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True)
+    # PyYAML writes some characters that it does not read back (U+0085); with any such in it, all but ASCII is escaped.
+    readable = json.dumps(recipe, ensure_ascii=False).isprintable()
+    text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=readable)
     write_file(folder / "recipe.yaml", text.encode())
 
 

@@ -155,17 +155,19 @@ def read_state(folder: Path, name: str) -> State:
     path = folder / f"{name}.json"
     try:
         tree = json.loads(path.read_text())
+        if not isinstance(tree, dict):
+            raise ValueError("not a mapping")
         if (folder / f"{name}.safetensors").exists():
             from safetensors.torch import load_file
 
             path = folder / f"{name}.safetensors"
             tensors = load_file(str(path))
         state = _unpack(tree, tensors)
+        if not isinstance(state, dict):
+            raise ValueError("not a mapping")
+        return state
     except Exception as error:  # of json, safetensors and the system: whatever a damaged file can bring about
         raise RunError(
             f"{path} cannot be read ({type(error).__name__}: {error}). "
             f"Delete the folder {folder} to go on from the checkpoint before it."
         ) from error
-    if not isinstance(state, dict):
-        raise RunError(f"{path} does not hold a mapping. Delete the folder {folder}.")
-    return state
