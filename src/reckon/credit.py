@@ -199,15 +199,15 @@ def _select(batch: Batch, streams: Mapping[str, Stream], kind: Kind) -> list[Ten
             continue
         if stream.values.shape != mask.shape[: stream.values.ndim]:
             raise InputError(
-                f"stream {name!r} is of shape {tuple(stream.values.shape)}, but the batch has {mask.shape[0]} responses "
-                f"of {mask.shape[1]} tokens. Return one number for each response, or one for each token."
+                f"stream {name!r} is of shape {tuple(stream.values.shape)}, but the batch has {mask.shape[0]} "
+                f"responses of {mask.shape[1]} tokens. Return one number for each response, or one for each token."
             )
         values = stream.values.to(mask.device, torch.float32)
         if values.ndim == 2:
             values = torch.where(mask, values, 0.0)
-        infinite = values.isinf().reshape(len(mask), -1).any(dim=1)
-        if infinite.any():
-            row = int(infinite.nonzero()[0])
+        infinite = values.isinf().nonzero()
+        if len(infinite):
+            row = int(infinite[0, 0])
             raise InputError(
                 f"stream {name!r} is infinite in row {row}. Bound it, or return NaN where it has no value."
             )

@@ -85,6 +85,7 @@ def clipped_sequence_ratio(
 
 def token_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tensor:
     """[N, T]: pi / pi_old of each token, 1 where `mask` is False."""
+    _check_same_shape(mask, logprobs=logprobs, old_logprobs=old_logprobs)
     return _log_ratio(logprobs, old_logprobs.detach(), mask).exp()
 
 
@@ -93,6 +94,7 @@ def sequence_ratio(logprobs: Tensor, old_logprobs: Tensor, mask: Tensor) -> Tens
 
     Zheng et al. 2025, arXiv:2507.18071, eq. 7.
     """
+    _check_same_shape(mask, logprobs=logprobs, old_logprobs=old_logprobs)
     log_ratio = _log_ratio(logprobs, old_logprobs.detach(), mask)
     mean = log_ratio.sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
     return torch.where(mask, mean, 0.0).exp()
@@ -145,6 +147,7 @@ def kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Estimato
     Raises:
         ValueError: another estimator.
     """
+    _check_same_shape(mask, logprobs=logprobs, ref_logprobs=ref_logprobs)
     d = _log_ratio(ref_logprobs.detach(), logprobs, mask)
     if estimator == "k1":
         return -d
@@ -192,8 +195,6 @@ def token_scale(mask: Tensor, average: Average, length: int | None = None) -> Te
 
 def _log_ratio(above: Tensor, below: Tensor, mask: Tensor) -> Tensor:
     # Mask before anything nonlinear: padding may hold -inf, and the gradient of a discarded NaN is still NaN.
-    _check_same_shape(mask, logprobs=above)
-    _check_same_shape(mask, logprobs=below)
     return torch.where(mask, above - below, 0.0)
 
 
