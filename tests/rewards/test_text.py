@@ -1,9 +1,11 @@
+import functools
 import math
 
 import pytest
 
 from reckon.errors import InputError
 from reckon.rewards import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
+from reckon.tasks import is_answer
 from reckon.types import End, Problem
 
 
@@ -37,9 +39,23 @@ def test_format_uses_the_given_extractor_and_judge(make_batch, values):
 
 def test_format_accepts_mathematics_and_refuses_sentences(make_batch, values):
     accepted = ["36", r"\frac{3}{2}", r"(0,\infty)", "[1, 3)", r"3 \leq x \leq 5", r"\{1,2\}", r"x=5"]
-    refused = ["hello world", "the answer is 5"]
+    accepted += [r"\begin{pmatrix}1\\2\end{pmatrix}", r"\text{even}", "A"]
+    refused = ["hello world", "the answer is 5", "x +* 2", "(0,1"]
     batch = make_batch([rf"\boxed{{{answer}}}" for answer in accepted + refused])
     assert values(Format(weight=1), batch) == [1] * len(accepted) + [0] * len(refused)
+
+
+REFERENCE_VALID = [
+    *("36", r"\frac{3}{2}", r"(0,\infty)", "x=5", "1, 3, 5", r"\{1,2\}", r"1\frac{1}{2}", r"5 \text{ cm}"),
+    *(r"\text{even}", "A", "haha", "hello world", "the answer is 5"),
+]
+REFERENCE_INVALID = ["", "x +* 2", "(0,1", "[1, 3)", r"\begin{pmatrix}1\\2\end{pmatrix}", r"3 \leq x \leq 5"]
+
+
+def test_format_can_judge_as_the_released_code_did(make_batch, values):
+    batch = make_batch(REFERENCE_VALID + REFERENCE_INVALID)
+    part = Format(weight=1, extract=str, validate=functools.partial(is_answer, reference=True))
+    assert values(part, batch) == [1] * len(REFERENCE_VALID) + [0] * len(REFERENCE_INVALID)
 
 
 def test_format_refuses_a_weight_of_nothing():
