@@ -25,7 +25,7 @@ import torch
 from reckon.runs import Run
 from reckon.types import Batch, Credit, Problem, Rng, Rollouts, Seen, Sequences, State, Stream
 
-STEPS, SAVE_EVERY, EVAL_EVERY, N, T = 40, 3, 5, 8, 6
+STEPS, SAVE_EVERY, EVAL_EVERY, N, T = 24, 3, 5, 8, 6
 
 
 class Policy:

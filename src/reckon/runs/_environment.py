@@ -65,10 +65,10 @@ def _cpu() -> str:
 
 
 def _threads() -> int | None:
-    if "torch" not in sys.modules:
-        return None
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return None  # nothing that runs here depends on it
     return torch.get_num_threads()
 
 

@@ -32,7 +32,7 @@ from reckon.types import Batch, Credit, Json, Metrics, Stream, Verdict
 if TYPE_CHECKING:
     import pyarrow
 
-_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "rollouts", "evals", "checkpoints", "tensorboard")
+_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "rollouts", "evals", "checkpoints", "tensorboard", "wandb")
 
 
 class Run:
