@@ -10,22 +10,28 @@ from reckon.recipe._running import (
     resume_run,
     run_recipe,
     warmed_policy,
+    write_evaluation,
 )
 from reckon.recipe._settings import describe, settings
+from reckon.recipe._single import Step, make_task, open_target
 
 __all__ = [
     "KINDS",
     "Outcome",
     "Recipe",
     "Role",
+    "Step",
     "columns_of",
     "describe",
     "load_kind",
     "load_run",
+    "make_task",
+    "open_target",
     "read_evaluation",
     "resume_run",
     "run_recipe",
     "settings",
     "snake_case",
     "warmed_policy",
+    "write_evaluation",
 ]

@@ -230,6 +230,23 @@ def _optimizer(document: Document, value: Json, target: Callable[..., Optimizati
     return cast("Optimization", construct(document, ("optimizer",), target, {**values, "total": total}))
 
 
+def read_model(name: str, overrides: Iterable[str] = ()) -> Callable[[], LanguageModel]:
+    """A function that loads a model with `model.key=value` and `sampling.key=value` settings, which are checked now.
+
+    Raises:
+        InputError: a setting that cannot be used.
+    """
+    from reckon.models import Sampling, load_model
+
+    document = Document(name="command line", values={"model": {"name": name}})
+    for override in overrides:
+        document.override(override)
+    known(document, (), document.values, ["model", "sampling"], "a model")
+    given = _model(document, document.values["model"])
+    sampling = _made(document, "sampling", document.values.get("sampling", {}), Sampling)
+    return lambda: cast("LanguageModel", construct(document, ("model",), load_model, {**given, "sampling": sampling}))
+
+
 def _model(document: Document, value: Json) -> dict[str, object]:
     from reckon.models import load_model
 

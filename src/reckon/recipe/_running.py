@@ -11,7 +11,7 @@ from reckon.errors import InputError, MissingError
 from reckon.evaluate import Answers, Comparison, Evaluation, Response, compare, evaluate
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._schema import Frame
-from reckon.runs import EVALUATIONS, Progress, Run
+from reckon.runs import EVALUATIONS, Progress, Run, make_table, write_table
 from reckon.types import Metrics, Policy, Rng, Split, Worked
 
 if TYPE_CHECKING:
@@ -113,18 +113,25 @@ def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show =
         return _train(recipe, run, show)
 
 
-def load_run(folder: str | Path, step: int | Literal["last", "best"] = "best") -> tuple[Recipe, LanguageModel]:
-    """The recipe of a run, and its policy as a checkpoint has it.
+def load_run(
+    folder: str | Path, step: int | Literal["last", "best"] = "best", recipe: Recipe | None = None
+) -> LanguageModel:
+    """The policy of a run, as a checkpoint has it.
+
+    Args:
+        folder: the run's.
+        step: which checkpoint.
+        recipe: the run's own, possibly with other `sampling`; read from the run if left out.
 
     Raises:
         MissingError: there is no run, or no such checkpoint.
     """
     run = Run.open(folder)
-    recipe = Recipe.load(Path(folder) / "recipe.yaml")
+    recipe = recipe or Recipe.load(Path(folder) / "recipe.yaml")
     # A checkpoint holds the trained weights: with adapters, what they stand on must be made again.
     policy = warmed_policy(recipe, "nothing")[0] if recipe.model["lora"] else recipe.load_policy()
     run.load({"policy": policy}, step)
-    return recipe, policy
+    return policy
 
 
 def warmed_policy(recipe: Recipe, show: Show = "auto") -> tuple[LanguageModel, Metrics]:
@@ -174,6 +181,15 @@ def columns_of(found: Evaluation, step: int) -> dict[str, Sequence[object]]:
         name: [getattr(row, name) for row in rows] for name in EVALUATIONS if name != "step"
     }
     return {"step": [step] * len(rows), **columns}
+
+
+def write_evaluation(found: Evaluation, path: str | Path) -> None:
+    """Writes an evaluation's answers as the table that `read_evaluation` reads.
+
+    Raises:
+        RunError: no room, no permission.
+    """
+    write_table(Path(path), make_table(columns_of(found, 0), EVALUATIONS))
 
 
 def read_evaluation(path: str | Path) -> Evaluation:

@@ -8,9 +8,11 @@ from reckon.runs._tables import (
     EVALUATIONS,
     ROLLOUTS,
     evaluation_table,
+    make_table,
     read_evaluations,
     read_rollouts,
     rollout_table,
+    write_table,
 )
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "Run",
     "evaluation_table",
     "interruptible",
+    "make_table",
     "read_evaluations",
     "read_metrics",
     "read_rollouts",
     "rollout_table",
+    "write_table",
 ]

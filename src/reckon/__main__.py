@@ -1,0 +1,7 @@
+"""`python -m reckon` is `reckon`."""
+
+import sys
+
+from reckon.cli import main
+
+sys.exit(main())

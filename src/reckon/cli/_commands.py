@@ -1,0 +1,371 @@
+"""The commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast
+
+import typer
+
+from reckon.cli._show import (
+    answer_rows,
+    print_answers,
+    print_evaluation,
+    print_json,
+    print_table,
+    problem_rows,
+    sentence,
+)
+from reckon.errors import InputError, ReckonError
+from reckon.types import Problem, Rng, Split
+
+if TYPE_CHECKING:
+    from reckon.recipe import Step
+
+INTERRUPTED = 130
+_TRAIN, _JUDGE, _STUDY = "Train", "Judge", "Study"  # panels of the help; a fourth, Plan, comes with label budgets
+
+app = typer.Typer(
+    help="What should the reward be, and what did it buy me?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="List, fetch, remove and export models.", no_args_is_help=True)
+app.add_typer(models, name="models", rich_help_panel=_TRAIN)
+
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Target = Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="A built-in model, a folder, a hub id, or a run.")]
+Kind = Annotated[str | None, typer.Option("--task", help="Kind of task (see `reckon tasks`); a run knows its own.")]
+StepName = Annotated[str, typer.Option(help="Of a run: which checkpoint. `best`, `last` or a number.")]
+SplitName = Annotated[str, typer.Option("--split", help="train, dev or test.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit code; `arguments` are those of the process if left out."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="reckon")
+    except ReckonError as error:
+        print(f"reckon: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    return 0
+
+
+@app.command(rich_help_panel=_TRAIN)
+def train(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A recipe's file.")] = None,
+    settings: Settings = None,
+    resume: Annotated[Path | None, typer.Option(metavar="RUN", help="Go on with an interrupted run.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder, instead of the recipe's `out`.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that may be in the folder.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model as a recipe says.
+
+    Settings of the recipe are changed with KEY=VALUE, for example steps=20 or reward.correct.weight=0.5. Ctrl-C
+    finishes the step and saves; `reckon train --resume RUN` goes on exactly there.
+    """
+    from reckon.recipe import Recipe, resume_run, run_recipe
+    from reckon.report import write_report
+
+    given = list(settings or [])
+    if recipe is not None and resume is not None and "=" in recipe.name and not recipe.exists():
+        recipe, given = None, [str(recipe), *given]
+    show: Literal["nothing", "lines", "auto"] = "nothing" if quiet else "lines" if as_json else "auto"
+    if resume is not None:
+        if out is not None or overwrite:
+            raise InputError("--resume goes on in the run's own folder. Leave --out and --overwrite out.")
+        source = recipe or resume / "recipe.yaml"
+        outcome = resume_run(resume, Recipe.load(source, given) if recipe or given else None, show=show)
+    elif recipe is None:
+        raise InputError("Name a recipe (reckon train recipes/largest-smollm2.yaml) or a run (--resume RUN).")
+    else:
+        checked = Recipe.load(recipe, [*given, *([] if out is None else [f"out={json.dumps(str(out))}"])])
+        outcome = run_recipe(checked, overwrite=overwrite, show=show)
+    page = write_report(outcome.folder)
+    if as_json:
+        print_json(
+            run=str(outcome.folder),
+            steps=outcome.steps,
+            finished=outcome.finished,
+            comparison=outcome.comparison,
+            report=str(page),
+        )
+    else:
+        if outcome.comparison is not None:
+            typer.echo(f"Held-out problems: {outcome.comparison}")
+        state = "finished" if outcome.finished else f"interrupted; go on with: reckon train --resume {outcome.folder}"
+        typer.echo(f"{outcome.folder}: {outcome.steps} steps, {state}")
+        typer.echo(f"Report: {page}")
+    if not outcome.finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(name="eval", rich_help_panel=_JUDGE)
+def evaluate_command(
+    target: Target,
+    settings: Settings = None,
+    task: Kind = None,
+    split: SplitName = "test",
+    n: Annotated[int | None, typer.Option("--n", help="How many problems; all if left out.")] = None,
+    k: Annotated[int, typer.Option("--k", help="Samples per problem, for pass@k and majority vote.")] = 1,
+    greedy: Annotated[bool, typer.Option("--greedy/--sample", help="Likeliest answers, or samples.")] = True,
+    step: StepName = "best",
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    compare: Annotated[Path | None, typer.Option(metavar="TABLE", help="An earlier evaluation of the same.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="TABLE", help="Write the answers as Parquet.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Examine a model or a run on a task's held-out problems.
+
+    KEY=VALUE sets the task (n=7), or sampling.KEY=VALUE and model.KEY=VALUE. With --compare the same problems are
+    compared with an earlier table (from --out, or RUN/evals/*.parquet) by McNemar's exact test.
+    """
+    from reckon.evaluate import compare as compare_evaluations
+    from reckon.evaluate import evaluate
+    from reckon.recipe import open_target, read_evaluation, write_evaluation
+    from reckon.runs import Progress
+
+    earlier = None if compare is None else read_evaluation(compare)
+    part, made, load = open_target(target, task, _prefixed(settings), _step(step))
+    if part is None or made is None:
+        raise InputError(f"{target} is a model, so name a task with --task (`reckon tasks` lists them).")
+    total = n if n is not None else len(made.problems(_split(split)))
+    policy = load()
+    with Progress(total, unit="problem", show="lines" if as_json else "auto") as bar:
+        found = evaluate(
+            policy,
+            made,
+            rng=Rng((seed, "evaluate")),
+            split=_split(split),
+            n=n,
+            k=k,
+            greedy=greedy,
+            progress=lambda done, _: bar.update(done),
+        )
+    if out is not None:
+        write_evaluation(found, out)
+    comparison = None if earlier is None else compare_evaluations(earlier, found)
+    if as_json:
+        print_json(
+            model=target,
+            task=part.plain(),
+            split=split,
+            metrics=found.metrics,
+            comparison=comparison,
+            table=None if out is None else str(out),
+        )
+        return
+    print_evaluation(found)
+    if comparison is not None:
+        typer.echo(f"Compared with {compare}: {comparison}")
+
+
+@app.command(rich_help_panel=_JUDGE)
+def sample(
+    target: Target,
+    settings: Settings = None,
+    task: Kind = None,
+    prompt: Annotated[str | None, typer.Option(help="Something of your own to answer, instead of a task.")] = None,
+    split: SplitName = "dev",
+    n: Annotated[int, typer.Option("--n", help="How many problems.")] = 3,
+    k: Annotated[int, typer.Option("--k", help="Answers to each.")] = 1,
+    greedy: Annotated[bool, typer.Option("--greedy/--sample", help="Likeliest answers, or samples.")] = False,
+    step: StepName = "best",
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Watch a model answer: problems of a task, with verdicts, or a prompt of your own."""
+    from reckon.recipe import open_target
+
+    if prompt is not None and task is not None:
+        raise InputError("--prompt and --task exclude each other: give one of them.")
+    _, made, load = open_target(target, task, _prefixed(settings), _step(step))
+    if prompt is not None:
+        problems, made = [Problem(id="prompt", prompt=prompt)], None
+    elif made is not None:
+        problems = list(made.problems(_split(split))[:n])
+    else:
+        raise InputError(f"{target} is a model: name a task with --task, or give it a --prompt.")
+    policy = load()
+    rollouts = policy.greedy(problems) if greedy else policy.sample(problems, k, Rng((seed, "sample")))
+    rows = answer_rows(rollouts, made)
+    if as_json:
+        print_json(model=target, answers=rows)
+    else:
+        print_answers(rows)
+
+
+@app.command(rich_help_panel=_TRAIN)
+def tasks(
+    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Describe this one and show problems.")] = None,
+    settings: Settings = None,
+    split: SplitName = "train",
+    n: Annotated[int, typer.Option("--n", help="How many problems to show.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """List the tasks, or describe one and show some of its problems."""
+    from reckon.recipe import KINDS, describe, load_kind, make_task
+    from reckon.recipe import settings as settings_of
+
+    if kind is None:
+        known = {name: sentence(load_kind("task", name)) for name in KINDS["task"]}
+        if as_json:
+            print_json(tasks=known)
+        else:
+            print_table(known)
+        return
+    part, made = make_task(kind, _prefixed(settings))
+    rows = problem_rows(made, made.problems(_split(split))[:n])
+    if as_json:
+        print_json(task=part.plain(), what=inspect.getdoc(part.target), problems=rows)
+        return
+    typer.echo(f"{kind}: {inspect.getdoc(part.target)}\n\nSettings:")
+    values, types = part.plain(), settings_of(part.target)
+    print_table({name: f"{json.dumps(values[name])}  ({describe(s.annotation)})" for name, s in types.items()})
+    for row in rows:
+        typer.echo(f"\n> {row['prompt']}\n  answer: {row['answer']}")
+        if row["solution"] is not None:
+            typer.echo("  worked: " + str(row["solution"]).replace("\n", "\n          "))
+
+
+@app.command(rich_help_panel=_JUDGE)
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write, instead of RUN/report.html.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the page that shows what a run came to: one HTML file."""
+    from reckon.report import write_report
+
+    page = write_report(run, out)
+    if as_json:
+        print_json(report=str(page))
+    else:
+        typer.echo(page)
+
+
+@app.command(rich_help_panel=_STUDY)
+def studies(as_json: Json = False) -> None:
+    """List the papers' experiments that can be run."""
+    from reckon.studies import STUDIES
+
+    if as_json:
+        print_json(studies=dict(STUDIES))
+    else:
+        print_table(dict(STUDIES))
+
+
+@app.command(rich_help_panel=_STUDY)
+def study(
+    name: Annotated[str, typer.Argument(help="One of `reckon studies`.")],
+    fast: Annotated[bool, typer.Option("--fast", help="Run every line in seconds; no verdicts.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Where results go; results/NAME if left out.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="0,1,2", help="Instead of the study's own.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a paper's experiment and say which of its claims are seen. Goes on where it was stopped."""
+    from reckon.studies import run_study
+
+    try:
+        chosen = None if seeds is None else [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise InputError(f"--seeds is {seeds!r}, but must be whole numbers with commas between: 0,1,2.") from None
+    folder = out or Path("results") / (f"{name}-fast" if fast else name)
+    run_study(name, folder, fast=fast, seeds=chosen, json=as_json)
+
+
+@models.command(name="list")
+def list_models(as_json: Json = False) -> None:
+    """List the built-in models, and which of them are on this machine."""
+    from reckon.models import listing
+
+    rows = listing()
+    if as_json:
+        print_json(models=rows)
+        return
+    print_table(
+        {
+            str(row["name"]): f"{row['what']} ({row['license']}); "
+            + ("not fetched" if row["folder"] is None else f"{row['folder']}, {int(row['bytes'] or 0) / 1e6:.0f} MB")
+            for row in rows
+        }
+    )
+
+
+@models.command()
+def fetch(name: Annotated[str, typer.Argument(help="One of `reckon models list`.")], as_json: Json = False) -> None:
+    """Fetch a built-in model, so that it works offline."""
+    from reckon.models import fetch as fetch_model
+
+    folder = fetch_model(name)
+    if as_json:
+        print_json(model=name, folder=str(folder))
+    else:
+        typer.echo(folder)
+
+
+@models.command()
+def remove(name: Annotated[str, typer.Argument(help="One of `reckon models list`.")], as_json: Json = False) -> None:
+    """Delete a built-in model from this machine."""
+    from reckon.models import remove as remove_model
+
+    removed = remove_model(name)
+    if as_json:
+        print_json(model=name, removed=removed)
+    else:
+        typer.echo(f"{name} is removed." if removed else f"{name} was not there.")
+
+
+@models.command()
+def export(
+    target: Target,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where to write it; empty or not there yet.")],
+    step: StepName = "best",
+    as_json: Json = False,
+) -> None:
+    """Write a model, or what a run made of it, as a plain Hugging Face folder; adapters are merged."""
+    from reckon.recipe import open_target
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} is not empty. Name a folder that is, or that is not there yet.")
+    *_, load = open_target(target, None, [], _step(step))
+    load().save_pretrained(folder)
+    if as_json:
+        print_json(model=target, folder=str(folder))
+    else:
+        typer.echo(folder)
+
+
+def _prefixed(settings: Sequence[str] | None) -> list[str]:
+    """Settings of commands about a task: n=7 is task.n=7, and sampling.* and model.* are what they say."""
+    rooms = ("task", "sampling", "model")
+    return [
+        s if s.split("=")[0].partition(".")[0] in rooms and "." in s.split("=")[0] else f"task.{s}"
+        for s in settings or []
+    ]
+
+
+def _split(name: str) -> Split:
+    if name not in ("train", "dev", "test"):
+        raise InputError(f"--split is {name!r}, but must be train, dev or test.")
+    return cast("Split", name)
+
+
+def _step(name: str) -> Step:
+    if name in ("best", "last"):
+        return cast("Step", name)
+    if not name.isdecimal():
+        raise InputError(f"--step is {name!r}, but must be best, last or the number of a checkpoint.")
+    return int(name)

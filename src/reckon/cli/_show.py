@@ -1,0 +1,104 @@
+"""What commands print: one JSON object for machines, plain lines for people."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from reckon.types import Json, Problem, Worked
+
+if TYPE_CHECKING:
+    from reckon.evaluate import Evaluation
+    from reckon.types import Rollouts, Task
+
+
+def print_json(**values: object) -> None:
+    """Prints one JSON object on stdout; numbers that are not finite are null."""
+    typer.echo(json.dumps(plain(values), ensure_ascii=False, allow_nan=False))
+
+
+def print_table(rows: Mapping[str, str]) -> None:
+    """Prints names and what they mean, in two columns."""
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        typer.echo(f"  {name:{width}}  {text}")
+
+
+def print_evaluation(found: Evaluation) -> None:
+    """Prints the headline, then every metric."""
+    typer.echo(found)
+    print_table({name: "unknown" if math.isnan(value) else f"{value:.4g}" for name, value in found.metrics.items()})
+
+
+def plain(value: object) -> Json:
+    """A value as JSON has it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def sentence(target: object) -> str:
+    """The first sentence of something's description."""
+    return " ".join((inspect.getdoc(target) or "").split("\n\n")[0].split())
+
+
+def prompt_text(problem: Problem) -> str:
+    """A problem's prompt as text, a conversation line by line."""
+    if isinstance(problem.prompt, str):
+        return problem.prompt
+    return "\n".join(f"{message['role']}: {message['content']}" for message in problem.prompt)
+
+
+def problem_rows(task: Task, problems: Sequence[Problem]) -> list[dict[str, Json]]:
+    """Problems with their answers, worked where the task knows how."""
+    return [
+        {
+            "id": problem.id,
+            "prompt": prompt_text(problem),
+            "answer": problem.answer,
+            "domain": problem.domain,
+            "solution": task.solution(problem) if isinstance(task, Worked) else None,
+        }
+        for problem in problems
+    ]
+
+
+def answer_rows(rollouts: Rollouts, task: Task | None) -> list[dict[str, Json]]:
+    """Answers, with verdicts where a task can give them."""
+    rows: list[dict[str, Json]] = []
+    for row, text in enumerate(rollouts.text):
+        problem = rollouts.problem(row)
+        verdict = None if task is None else task.check(problem, text)
+        rows.append(
+            {
+                "id": problem.id,
+                "prompt": prompt_text(problem),
+                "answer": problem.answer,
+                "text": text,
+                "outcome": None if verdict is None else verdict.outcome,
+                "reason": None if verdict is None else verdict.reason,
+            }
+        )
+    return rows
+
+
+def print_answers(rows: Sequence[Mapping[str, Json]]) -> None:
+    """Prints answers below their problems."""
+    last = None
+    for row in rows:
+        if row["id"] != last:
+            typer.echo(f"\n> {row['prompt']}" + ("" if row["answer"] is None else f"\n  (answer: {row['answer']})"))
+            last = row["id"]
+        typer.echo(f"{row['text']}" + ("" if row["reason"] is None else f"   [{row['reason']}]"))
