@@ -1,0 +1,112 @@
+"""A study's results as Markdown and as curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from reckon.studies._study import Measured, Study
+from reckon.types import Json
+
+
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error; NaN where there are too few values."""
+    if not values:
+        return math.nan, math.nan
+    error = float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return float(np.mean(values)), error
+
+
+def markdown(results: Mapping[str, Json], plot: str | None) -> str:
+    """README.md: verdicts, the table paper / pilot / here, and how it was made.
+
+    Args:
+        results: what results.json holds.
+        plot: the name of the drawing beside it; None if there is none.
+    """
+    known = cast("Mapping[str, Any]", results)  # the shape is `_results`'s
+    seeds = ", ".join(map(str, known["seeds"]))
+    machine = known["machine"]
+    lines = [f"# {known['title']}", "", f"{known['source']}", ""]
+    if known["fast"]:
+        lines += ["This is a `--fast` run: every line of the study ran, with settings too small for verdicts.", ""]
+    else:
+        lines += [
+            "## Verdicts",
+            "",
+            "| claim | effect | here ± standard error | rule | verdict |",
+            "|---|---|---|---|---|",
+        ]
+        for claim in known["claims"]:
+            verdict = f"**{claim['verdict']}**" + (f" ({claim['why']})" if claim["why"] else "")
+            if not claim["effects"]:
+                lines.append(f"| {claim['claim']} | | | | {verdict} |")
+            for i, effect in enumerate(claim["effects"]):
+                first = (claim["claim"], verdict) if i == 0 else ("", "")
+                here = f"{_signed(effect['mean'])} ± {_plain(effect['error'])}" + (
+                    "" if effect["holds"] else " (fails)"
+                )
+                lines.append(f"| {first[0]} | {effect['says']} | {here} | {effect['rule']} | {first[1]} |")
+        lines.append("")
+    lines += [
+        "## Numbers",
+        "",
+        "| arm | measured | paper | pilot | here ± standard error | seeds |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in known["rows"]:
+        here = f"{_plain(row['here']['mean'])} ± {_plain(row['here']['error'])}" if row["here"]["seeds"] else "not run"
+        cells = (row["arm"], row["says"], row["paper"] or "–", row["pilot"] or "–", here, str(row["here"]["seeds"]))
+        lines.append(f"| {' | '.join(cells)} |")
+    if plot is not None:
+        lines += ["", f"![Curves of every arm, mean and standard error over seeds]({plot})"]
+    if known["notes"]:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in known["notes"])]
+    lines += [
+        *("", "## How it was made", "", f"`{known['command']}`", ""),
+        f"{known['date']}; seeds {seeds}; reckon {machine['reckon']}, Python {machine['python']}, "
+        f"torch {machine['torch']}, NumPy {machine['numpy']}; {machine['platform']}, {machine['cores']} cores.",
+        "",
+        "Cells not run: " + ("; ".join(known["not run"]) or "none") + ".",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def draw(study: Study, done: Mapping[tuple[str, int], Measured], path: Path) -> bool:
+    """Draws a panel for every curve, a line for every arm with a band of one standard error; False if there is none."""
+    from matplotlib.figure import Figure
+
+    names = sorted({name for measured in done.values() for name in measured.curves} - {study.axis})
+    if not names:
+        return False
+    figure = Figure(figsize=(5 * len(names), 4.2), layout="constrained")
+    lines: list[Any] = []
+    for panel, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+        lines = []
+        for i, arm in enumerate(study.arms):
+            cells = [measured for (other, _), measured in done.items() if other == arm and name in measured.curves]
+            if not cells:
+                continue
+            values = np.array([cell.curves[name] for cell in cells])
+            mean, x = values.mean(axis=0), cells[0].curves[study.axis]
+            lines += panel.plot(x, mean, label=arm, color=f"C{i % 10}", linestyle="-" if i < 10 else "--")
+            if len(cells) > 1:
+                error = values.std(axis=0, ddof=1) / math.sqrt(len(cells))
+                panel.fill_between(x, mean - error, mean + error, color=f"C{i % 10}", alpha=0.2, linewidth=0)
+        panel.set(xlabel=study.axis, title=name)
+        panel.grid(alpha=0.3)
+    figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4), frameon=False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    return True
+
+
+def _plain(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "?" if value is None else f"{value:+.3f}"
