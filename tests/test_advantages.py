@@ -247,7 +247,7 @@ def test_sum_tokens_by_hand():
 
 
 def test_sum_known_by_hand():
-    """Reward B does not apply to group 1; in group 0 it is unknown for the last response. Nothing applies to group 2."""
+    """Reward B does not apply to group 1 and is unknown for the last of group 0. Nothing applies to group 2."""
     group = torch.tensor([0, 0, 0, 1, 1, 2, 2])
     a = [1.0, 2, 3, 4, 5, NAN, NAN]
     b = [0.5, 0.5, NAN, NAN, NAN, NAN, NAN]
