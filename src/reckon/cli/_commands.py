@@ -34,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
 )
 models = typer.Typer(help="List, fetch, remove and export models.", no_args_is_help=True)
 app.add_typer(models, name="models", rich_help_panel=_TRAIN)
