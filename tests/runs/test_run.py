@@ -96,7 +96,7 @@ json_values = st.recursive(
 
 
 @given(recipe=st.dictionaries(st.text(), json_values, max_size=4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_any_recipe_is_read_as_it_was_written(recipe):
     with TemporaryDirectory() as folder:
         write_recipe(Path(folder), plain_recipe(recipe))

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import struct
 import sys
 from collections.abc import Mapping
@@ -122,6 +123,8 @@ def write_state(folder: Path, name: str, state: State) -> None:
     (folder / f"{name}.json").write_text(json.dumps(tree, allow_nan=False))
     if packer.tensors:
         _write_tensors(folder / f"{name}.safetensors", packer.tensors)
+        # safetensors keeps its files to their owner; ours are as readable as the rest of the run.
+        shutil.copymode(folder / f"{name}.json", folder / f"{name}.safetensors")
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
