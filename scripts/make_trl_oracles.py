@@ -44,7 +44,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "dr_grpo": {"loss_type": "dr_grpo", "epsilon": 0.1},
     "sequence": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 0.03, "epsilon_high": 0.04},
     "delta": {"loss_type": "dapo", "delta": 1.5},  # for negative advantages the same as dual clip
-    "kl": {"loss_type": "grpo", "beta": 0.05},
+    "kl": {"loss_type": "grpo", "beta": 0.05, "use_bias_correction_kl": False},
 }
 
 

@@ -207,7 +207,7 @@ def test_a_batch_of_which_nothing_is_known_trains_nothing():
 
 
 def test_context_rows_count_in_the_baseline_and_train_nothing():
-    """Totals (1, 0, 0, 1): the mean is 1/2 with the context rows, and would be 1/2, 0 or 1 without some."""
+    """Totals (1, 0, 0, 1): the row that trains is compared with the mean of the other three, 1/3."""
     batch = batch_of([0, 0, 0, 0], [1, 1, 1, 1], train=[True, False, False, False])
     found = LeaveOneOut()(batch, {"right": stream([1.0, 0, 0, 1])})
     same(found.advantages[:, 0], [2 / 3, 0, 0, 0])  # 1 - (0 + 0 + 1) / 3
