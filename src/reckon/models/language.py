@@ -173,6 +173,27 @@ class LanguageModel:
                     "Shorten the prompt, drop the row, or lower `max_new_tokens`."
                 )
 
+    def tokenize(self, problems: Sequence[Problem], texts: Sequence[str]) -> Sequences:
+        """Given responses as the tokens this model would have sampled: cut apart from the prompt, ended by the end token.
+
+        Args:
+            problems: N problems; each response stands in a group of its own.
+            texts: N responses.
+        """
+        end = self.tokenizer.eos_token_id
+        rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+        tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
+        mask = torch.zeros_like(tokens, dtype=torch.bool)
+        for i, row in enumerate(rows):
+            tokens[i, : len(row)] = torch.tensor(row)
+            mask[i, : len(row)] = True
+        return Sequences(
+            prompts=tuple(_text.encode(self.tokenizer, p, self.sampling.system).to(self.device) for p in problems),
+            group=torch.arange(len(rows), device=self.device),
+            tokens=tokens.to(self.device),
+            mask=mask.to(self.device),
+        )
+
     # Scoring and learning
 
     def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
