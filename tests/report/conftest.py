@@ -135,18 +135,18 @@ def evaluate(run: Run, rng: random.Random, step: int, right: list[bool]) -> None
 def make_run() -> Callable[..., Path]:
     """Builds a run of `steps` steps with `per_step` rollouts each, in groups of 4."""
 
-    def make(folder: Path, steps: int = 40, per_step: int = 5 * 4, evals: int = 2) -> Path:
+    def make(
+        folder: Path, steps: int = 40, per_step: int = 20, evals: int = 2, right_after: range = range(2, 114)
+    ) -> Path:
         rng = random.Random(0)
         with Run.create(folder, recipe=RECIPE) as run:
-            # 128 problems; before: 44 right; after: 112 right; 70 of them new, so 44 - 42 = 2 were lost
-            right_before = [i < 44 for i in range(128)]
-            right_after = [2 <= i < 114 for i in range(128)]
+            # 128 problems; before the first 44 are right; after the 3rd to the 114th: 70 new ones, and 2 lost
             if evals:
-                evaluate(run, rng, 0, right_before)
+                evaluate(run, rng, 0, [i < 44 for i in range(128)])
                 log(folder, 0, {"eval/dev/pass@1": 0.34, "eval/dev/low": 0.27, "eval/dev/high": 0.43})
             log_metrics(folder, rng, steps, per_step)
             if evals == 2:
-                evaluate(run, rng, steps, right_after)
+                evaluate(run, rng, steps, [i in right_after for i in range(128)])
         for step in range(1, steps + 1):
             rows = [rollout(rng, step, row, row // 4, 0.34 + 0.5 * step / steps) for row in range(per_step)]
             write_rollouts(
@@ -161,3 +161,44 @@ def make_run() -> Callable[..., Path]:
 def small(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """200 rollouts over 40 steps, evaluated before and after."""
     return make_run(tmp_path_factory.mktemp("runs") / "largest-7", per_step=5)
+
+
+@pytest.fixture(scope="session")
+def big(make_run: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10,000 rollouts over 250 steps, and 256 held-out answers."""
+    return make_run(tmp_path_factory.mktemp("runs") / "big", steps=250, per_step=40)
+
+
+def rollout_columns(n: int) -> dict[str, list]:
+    """n rollouts of one token, as columns to change."""
+    rng = random.Random(0)
+    rows = [rollout(rng, 1, row, row, 0.5) for row in range(n)]
+    one = {"text": "x", "pieces": ["x"], "tokens": [1], "logprobs": [-1.0], "advantages": [0.5]}
+    return {name: [one.get(name, row[name]) for row in rows] for name in rows[0] if not name.startswith("stream/")}
+
+
+NASTY = [
+    "</script><script>window.pwned = 1</script>",
+    "<!-- <script> <![CDATA[ <img src=x onerror='window.pwned = 1'>",
+    "\"'`&amp;&lt;${window.pwned = 1}</textarea></style></title>",
+    "line\u2028separator\u2029paragraph",
+    "half a surrogate \ud83d here",
+    "\x1b[31mred\x1b[0m bell\x07 nul\x00 back\x08",
+    "safe\u202egnp.exe\u202c and \u2066isolate\u2069",
+    "javascript:window.pwned=1",
+    "e\u0301 😀 עברית 你好",
+    "\r\n\r\n",
+]
+
+
+def make_nasty(folder: Path) -> Path:
+    """A run in which every text tries to break out of its place."""
+    with Run.create(folder, recipe={"model": NASTY[0], "method": NASTY[1], "reward": {NASTY[0]: {"kind": NASTY[2]}}}):
+        pass
+    log(folder, 1, {"outcome/mean": 0.5, "reward/<script>/mean": 1.0, "eval/<b>/pass@1": 0.5})
+    whole = [text.encode("utf-8", "replace").decode() for text in NASTY]
+    columns = rollout_columns(len(NASTY)) | {"stream/<i>": [1.0] * len(NASTY)}
+    columns |= {name: whole for name in ("text", "prompt", "answer", "parsed", "problem", "domain", "reason", "end")}
+    columns |= {"pieces": [[text] for text in whole]}
+    write_rollouts(folder / "rollouts" / "step-000001.parquet", columns)
+    return folder

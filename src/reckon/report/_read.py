@@ -108,8 +108,7 @@ def floats(table: pa.Table, name: str) -> np.ndarray:
     """[N] float64, NaN where the table has null or no such column."""
     if name not in table.column_names:
         return np.full(table.num_rows, np.nan)
-    values: np.ndarray = table[name].to_numpy()
-    return values.astype(np.float64)
+    return np.asarray(table[name].to_numpy(), dtype=float)
 
 
 def texts(table: pa.Table, name: str) -> list[str | None]:
@@ -146,8 +145,10 @@ class Ragged:
     def constant(self) -> np.ndarray:
         """[N] bool, True where all values of a row are the same, or it has none."""
         numbers = self.numbers()
-        changes = np.concatenate([[0, 0], np.cumsum(numbers[1:] != numbers[:-1])]) if len(numbers) else np.zeros(1, int)
-        return changes[self.stop] == changes[np.minimum(self.start + 1, self.stop)]
+        if not len(numbers):
+            return np.ones(len(self.start), dtype=bool)
+        changes = np.concatenate([[0, 0], np.cumsum(numbers[1:] != numbers[:-1])])
+        return np.equal(changes[self.stop], changes[np.minimum(self.start + 1, self.stop)])
 
 
 def ragged(table: pa.Table, name: str) -> Ragged | None:

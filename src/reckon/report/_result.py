@@ -35,7 +35,7 @@ def _words(found: HeldOut) -> list[Html]:
             strong[1], " at step ", count(after.step), ".", class_="lead",
         )  # fmt: skip
         return [sentence, tag("p", "No test of the difference: ", found.change, class_="note")]
-    verb = "left" if found.change.p >= 0.05 else "raised" if after.rate > before.rate else "lowered"
+    verb = "left" if found.change.p >= 0.05 else "raised" if found.change.difference.mean > 0 else "lowered"
     if verb == "left":
         opening = f"Training made no difference that {problems} could show: right answers went from "
     else:

@@ -66,10 +66,10 @@ def pack_rollouts(
     one prompt stay together; the same seed gives the same sample.
 
     Returns:
-        What is shown of each source, and the page's data. sources: names; flat, dense: the streams' names; problems: [id, domain, prompt, answer]
-        each; rows: [source, step, group, problem, outcome, parsed, reason, end, trained, text, cuts, logprobs, credit,
-        flat values, dense values] each. `cuts` are the tokens' lengths in UTF-16 units, as JavaScript counts.
-        `credit` is one number where all tokens have the same. Unknown is null.
+        What is shown of each source, and the page's data. sources: names; flat, dense: the streams' names; problems:
+        [id, domain, prompt, answer] each; rows: [source, step, group, problem, outcome, parsed, reason, end, trained,
+        text, cuts, logprobs, credit, flat values, dense values] each. `cuts` are the tokens' lengths in UTF-16 units,
+        as JavaScript counts. `credit` is one number where all tokens have the same. Unknown is null.
 
     Raises:
         RunError: a table is damaged, or the lists of a row differ in length.

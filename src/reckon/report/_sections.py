@@ -142,4 +142,4 @@ def recipe_section(folder: Folder) -> Html:
 def _plain(value: Json) -> str:
     if isinstance(value, str):
         return value
-    return "–" if value is None else json.dumps(value, ensure_ascii=False)
+    return "–" if value is None or value == [] else json.dumps(value, ensure_ascii=False)

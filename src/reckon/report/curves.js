@@ -41,7 +41,10 @@
   const said = (value, percent) => (value == null ? "\u2013" : percent ? `${(100 * value).toFixed(1)}%` : fixed(value));
 
   /** Three significant digits with their zeros, so that the legend does not jump as its numbers change. */
-  const fixed = (value) => (value === 0 || Math.abs(value) >= 1e4 || Math.abs(value) < 1e-3 ? numeral(value, 3) : minus(value.toPrecision(3).replace(/e.*/, (e) => e && "")));
+  const fixed = (value) => {
+    const size = Math.abs(value);
+    return size < 1e-3 || size >= 1e6 ? numeral(value, 3) : size >= 100 ? minus(whole(value)) : minus(value.toPrecision(3));
+  };
 
   /** The known point nearest to the cursor, or the last one. */
   function nearest(values) {

@@ -1,0 +1,184 @@
+"""The facts behind the page, each against numbers worked out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from conftest import rollout_columns, write_rollouts
+
+from reckon.errors import MissingError, RunError
+from reckon.evaluate import Comparison
+from reckon.report._budget import budget, command
+from reckon.report._curves import curves, figures
+from reckon.report._held_out import held_out
+from reckon.report._read import read_folder
+from reckon.report._rollouts import Source, pack_rollouts
+from reckon.report._streams import stream_facts
+
+
+def test_the_headline_by_hand(small):
+    found = held_out(read_folder(small))
+    assert (found.split, found.greedy) == ("test", True)
+    assert (found.before.step, found.after.step) == (0, 40)
+    assert found.before.rate == 44 / 128
+    assert found.after.rate == 112 / 128
+    # Wilson: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = 0.34375, n = 128, z = 1.95996:
+    # center (0.34375 + 0.0150057) / 1.0300115 = 0.348302, half 1.95996 √(0.00176239 + 0.00005862) / 1.0300115 = 0.081200
+    assert found.before.low == pytest.approx(0.267102, abs=1e-5)
+    assert found.before.high == pytest.approx(0.429502, abs=1e-5)
+    assert isinstance(found.change, Comparison)
+    assert (found.change.c, found.change.b) == (70, 2)
+    # 2 (C(72,0) + C(72,1) + C(72,2)) / 2^72 = 2 (1 + 72 + 2556) / 2^72
+    assert found.change.p == pytest.approx(5258 / 2**72, rel=1e-12)
+
+
+def test_other_problems_after_training_are_not_compared(small, tmp_path):
+    folder = copy_run(small, tmp_path)
+    path = folder / "evals" / "test-step-000040.parquet"
+    table = pq.read_table(path)
+    write = table.set_column(
+        table.column_names.index("problem"), "problem", [[f"other-{i}" for i in range(table.num_rows)]]
+    )
+    pq.write_table(write, path)
+    found = held_out(read_folder(folder))
+    assert "128 problems" in found.change
+    assert found.after.rate == 112 / 128
+
+
+def test_correlation_start_end_and_gaps_by_hand(tmp_path):
+    nan = None
+    columns = [  # outcome, flat stream, dense stream
+        ([1.0, 0.0], [3.0, 1.0], [[1.0, 2.0], [0.0]]),
+        ([1.0, nan], [2.0, 5.0], [nan, [math.nan, 4.0]]),
+    ]
+    for step, (outcome, flat, dense) in enumerate(columns, 1):
+        table = rollout_columns(2)
+        table |= {"outcome": outcome, "stream/flat": flat, "stream/dense/tokens": dense}
+        write_rollouts(tmp_path / f"step-{step:06}.parquet", table)
+    flat, dense = stream_facts({1: tmp_path / "step-000001.parquet", 2: tmp_path / "step-000002.parquet"})
+    assert (flat.name, flat.dense, flat.start, flat.end, flat.known, flat.missing) == ("flat", False, 2.0, 3.5, 3, 0.0)
+    # outcome (1, 0, 1), flat (3, 1, 2): deviations (1/3, -2/3, 1/3) and (1, -1, 0): r = 1 / √(2/3 · 2) = 0.866025
+    assert flat.correlation == pytest.approx(math.sqrt(3) / 2)
+    # per response 1.5, 0, nothing, 4: the mean of step 1 is 0.75, one in four has no value
+    assert (dense.name, dense.dense, dense.start, dense.end, dense.missing) == ("dense", True, 0.75, 4.0, 0.25)
+    assert dense.correlation == pytest.approx(1.0)  # two points
+
+
+def test_a_stream_that_never_varies_has_no_correlation(tmp_path):
+    write_rollouts(tmp_path / "step-000001.parquet", rollout_columns(3) | {"stream/same": [0.5] * 3})
+    (facts,) = stream_facts({1: tmp_path / "step-000001.parquet"})
+    assert math.isnan(facts.correlation)
+
+
+def test_budget_adds_up_what_the_log_says(small):
+    spent = budget(read_folder(small))
+    # 40 steps of 8 s and 5 s; the clock says 30 + 40 · 15.2 s; 13 and 12 tokens for each of 5 rollouts
+    assert (spent.steps, spent.sample, spent.update, spent.seconds) == (40, 320, 200, 638)
+    assert spent.other == 118
+    assert (spent.generated, spent.trained, spent.peak_mib) == (2600, 2400, 2140)
+
+
+def test_the_command_is_quoted_and_names_no_folder_of_this_machine():
+    assert command({"command": ["/usr/lib/bin/reckon", "train", "a b.yaml"]}) == "reckon train 'a b.yaml'"
+    assert command({}) is None
+
+
+def test_curves_hold_the_log(small):
+    folder = read_folder(small)
+    data = curves(folder.metrics)
+    json.dumps(data, allow_nan=False)
+    steps, tokens, minutes = (axis["values"] for axis in data["axes"])
+    assert steps == list(range(41))
+    assert tokens[:3] == [0, 65, 130]  # step 0 generated nothing; then 13 tokens for each of 5 rollouts
+    assert minutes[1] == pytest.approx(45.2 / 60, rel=1e-5)
+    by_step = {row["step"]: row for row in folder.metrics}
+    drawn = data["columns"]["outcome/mean"]
+    assert drawn[0] is None
+    assert drawn[7] == pytest.approx(by_step[7]["outcome/mean"], rel=1e-5)
+    assert [step for step, value in zip(steps, data["columns"]["eval/dev/pass@1"], strict=True) if value] == [
+        *(0, 10, 20, 30, 40)
+    ]
+
+
+def test_figures_are_drawn_for_what_was_logged_and_for_nothing_else():
+    row = {"step": 1, "outcome/mean": 0.5, "policy/kl": math.nan, "policy/kl_sampled": 0.1, "eval/my split/pass@1": 1.0}
+    found = figures([row])
+    assert [figure.title for figure in found] == ["Right answers", "kl sampled"]
+    assert [line.label for line in found[0].lines] == ["training", "my split"]
+    assert figures([]) == []
+
+
+def pack(tmp_path, columns, **settings):
+    write_rollouts(tmp_path / "step-000001.parquet", columns)
+    shares, data = pack_rollouts([Source(name="training", tables={1: tmp_path / "step-000001.parquet"})], **settings)
+    return shares, data
+
+
+def test_a_rollout_is_packed_with_all_its_numbers(tmp_path):
+    columns = rollout_columns(2) | {
+        "pieces": [["a😀", "", "\n"], ["é", "x"]],
+        "tokens": [[1, 2, 3], [4, 5]],
+        "logprobs": [[-0.123456, 0.0, -12.0], [-1e-6, math.nan]],
+        "advantages": [[0.5, 0.5, 0.5], [1.0, -2.0]],
+        "outcome": [None, 0.25],
+        "stream/flat": [None, 2.0],
+        "stream/judge/tokens": [[0.1, 0.2, 0.3], None],
+    }
+    _, data = pack(tmp_path, columns)
+    assert (data["flat"], data["dense"], data["sources"]) == (["flat"], ["judge"], ["training"])
+    first, second = data["rows"]
+    assert first[4] is None
+    assert first[9:] == ["a😀\n", [3, 0, 1], [-0.1235, 0, -12], 0.5, [None], [[0.1, 0.2, 0.3]]]  # 😀 is two UTF-16 units
+    assert second[4] == 0.25
+    assert second[9:] == ["éx", [1, 1], [-1e-06, None], [1, -2], [2], [None]]
+    json.dumps(data, allow_nan=False)
+
+
+def test_four_digits_are_the_shortest_that_say_so(tmp_path):
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=300) * 10.0 ** rng.integers(-8, 8, size=300)).astype(np.float32)
+    columns = rollout_columns(1) | {"pieces": [["x"] * 300], "tokens": [[0] * 300], "advantages": [values.tolist()]}
+    _, data = pack(tmp_path, columns | {"logprobs": [[0.0] * 300]})
+    for value, packed in zip(values.tolist(), data["rows"][0][12], strict=True):
+        assert packed == pytest.approx(value, rel=5.1e-4)
+        assert packed == float(f"{packed:.4g}") or packed == value  # whole numbers are kept as they are
+
+
+def test_a_sample_is_of_whole_groups_seeded_and_within_its_budget(tmp_path):
+    columns = rollout_columns(400) | {"group": [row // 4 for row in range(400)]}
+    shares, data = pack(tmp_path, columns, budget=20_000)
+    groups = [row[2] for row in data["rows"]]
+    assert 40 < len(groups) < 400
+    assert all(groups.count(group) == 4 for group in groups)
+    assert groups == sorted(groups)
+    assert (shares[0].shown, shares[0].total) == (len(groups), 400)
+    assert len(json.dumps(data["rows"], separators=(",", ":"))) <= 20_000
+    assert pack(tmp_path, columns, budget=20_000)[1] == data
+    assert pack(tmp_path, columns, budget=20_000, seed=1)[1] != data
+
+
+def test_lists_that_do_not_fit_together_are_told(tmp_path):
+    columns = rollout_columns(2) | {"logprobs": [[-1.0], [-1.0, -2.0]]}
+    with pytest.raises(RunError, match="step-000001.parquet, row 1: `logprobs` has 2 numbers for 1 tokens"):
+        pack(tmp_path, columns)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(MissingError, match="is not a run"):
+        read_folder(tmp_path)
+
+
+def test_a_damaged_table_is_named(small, tmp_path):
+    folder = copy_run(small, tmp_path)
+    path = folder / "rollouts" / "step-000003.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="step-000003.parquet cannot be read"):
+        stream_facts(read_folder(folder).rollouts)
+
+
+def copy_run(run, tmp_path):
+    import shutil
+
+    return shutil.copytree(run, tmp_path / "copy")
