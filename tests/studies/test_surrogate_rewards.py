@@ -20,7 +20,9 @@ def test_the_start_is_the_specifications():
     assert law[8:] == pytest.approx(0.82 * weights)
     assert law[8:15].sum() == pytest.approx(0.697)
     assert (law[8:] * ABILITY).sum() == pytest.approx(0.332, abs=5e-4)
-    assert cell({"reward": "format", "p": 0.5, "steps": 0}, 0).metrics["accuracy/0"] == pytest.approx(0.331772, abs=1e-6)
+    assert cell({"reward": "format", "p": 0.5, "steps": 0}, 0).metrics["accuracy/0"] == pytest.approx(
+        0.331772, abs=1e-6
+    )
 
 
 def batch_of_every_action(right):
