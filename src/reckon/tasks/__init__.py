@@ -1,0 +1,66 @@
+"""Problems and their checkers."""
+
+from __future__ import annotations
+
+from reckon.tasks._answers import answer_block, extract_answer, extract_boxed
+from reckon.tasks._checkers import Checker, Choice, Exact, Number, Set, YesNo
+from reckon.tasks._counting import DistinctLetters, LetterCount, Substring, WordLength
+from reckon.tasks._file import CHECKERS, File, HubDataset
+from reckon.tasks._grammar import is_answer
+from reckon.tasks._gym import ReasoningGym
+from reckon.tasks._killable import CrashedError, Killable, TimedOutError
+from reckon.tasks._math import Math
+from reckon.tasks._mixture import Mixture
+from reckon.tasks._numbers import numbers
+from reckon.tasks._rules import Rules
+from reckon.tasks._splits import split_of
+from reckon.tasks._sums import ChainArithmetic, Largest, RunningSums
+from reckon.types import Task
+
+KINDS: dict[str, type[Task]] = {
+    "letter_count": LetterCount,
+    "word_length": WordLength,
+    "distinct_letters": DistinctLetters,
+    "substring": Substring,
+    "chain_arithmetic": ChainArithmetic,
+    "running_sums": RunningSums,
+    "largest": Largest,
+    "rules": Rules,
+    "reasoning_gym": ReasoningGym,
+    "file": File,
+    "hub_dataset": HubDataset,
+    "mixture": Mixture,
+}
+
+__all__ = [
+    "CHECKERS",
+    "KINDS",
+    "ChainArithmetic",
+    "Checker",
+    "Choice",
+    "CrashedError",
+    "DistinctLetters",
+    "Exact",
+    "File",
+    "HubDataset",
+    "Killable",
+    "Largest",
+    "LetterCount",
+    "Math",
+    "Mixture",
+    "Number",
+    "ReasoningGym",
+    "Rules",
+    "RunningSums",
+    "Set",
+    "Substring",
+    "TimedOutError",
+    "WordLength",
+    "YesNo",
+    "answer_block",
+    "extract_answer",
+    "extract_boxed",
+    "is_answer",
+    "numbers",
+    "split_of",
+]
