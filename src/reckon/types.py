@@ -301,7 +301,10 @@ class Stateful(Protocol):
 class Task(Protocol):
     """Problems and the checker that knows their answers."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What to call it in reports."""
+        ...
 
     def problems(self, split: Split) -> Sequence[Problem]:
         """The problems of a split; no two splits share one."""
