@@ -3,7 +3,7 @@ import statistics
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reckon.advantages import (
@@ -16,6 +16,7 @@ from reckon.advantages import (
     sum_tokens,
 )
 
+slow_start = settings(deadline=None)  # torch's first call takes longer than hypothesis allows an example
 NAN = math.nan
 eighths = st.integers(-80, 80).map(lambda i: i / 8)
 rewards_or_nan = st.one_of(eighths, st.just(NAN))
@@ -98,6 +99,7 @@ def test_unknown_rewards_leave_count_and_mean():
     same(batch_mean(rewards), [0, NAN, -1, -1, 2, NAN, NAN, NAN])
 
 
+@slow_start
 @given(rows)
 def test_group_normalized_equals_the_textbook_formula(rows):
     rewards, group = tensors(rows)
@@ -111,6 +113,7 @@ def test_group_normalized_equals_the_textbook_formula(rows):
     same(group_normalized(rewards, group, eps=1e-3), wanted)
 
 
+@slow_start
 @given(rows, st.sampled_from([0.001, 0.5, 3.0, 1000.0]))
 def test_a_positive_scale_of_the_rewards_does_not_matter(rows, scale):
     rewards, group = tensors(rows)
@@ -137,6 +140,7 @@ def test_leave_one_out_with_c_right_of_k(k, c, right, wrong):
     assert abs(found.sum()) < 1e-12
 
 
+@slow_start
 @given(rows)
 def test_leave_one_out_equals_the_double_loop(rows):
     rewards, group = tensors(rows)
@@ -169,6 +173,7 @@ def test_running_mean_by_hand():
     assert running_mean(*second, 6.0, decay=0.0) == (6.0, 1.0)
 
 
+@slow_start
 @given(st.lists(eighths, min_size=1, max_size=6), st.sampled_from([0.0, 0.5, 0.9]))
 def test_running_mean_is_the_weighted_mean(values, decay):
     total = weight = 0.0
@@ -266,6 +271,7 @@ def test_rewards_that_cancel_are_known():
 # Invariances and bad input
 
 
+@slow_start
 @given(rows, st.randoms(use_true_random=False))
 def test_the_order_of_rows_does_not_matter(rows, random):
     order = list(range(len(rows)))
@@ -276,6 +282,7 @@ def test_the_order_of_rows_does_not_matter(rows, random):
         same(estimate(rewards[order], group[order]), estimate(rewards, group)[order])
 
 
+@slow_start
 @given(rows, st.permutations(range(4)))
 def test_the_names_of_groups_do_not_matter(rows, names):
     rewards, group = tensors(rows)
@@ -284,6 +291,7 @@ def test_the_names_of_groups_do_not_matter(rows, names):
     same(leave_one_out(rewards, renamed), leave_one_out(rewards, group))
 
 
+@slow_start
 @given(rows)
 def test_known_advantages_of_a_group_sum_to_nothing(rows):
     rewards, group = tensors(rows)

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reckon.objectives import (
@@ -16,6 +16,7 @@ from reckon.objectives import (
     token_scale,
 )
 
+slow_start = settings(deadline=None)  # torch's first call takes longer than hypothesis allows an example
 NAN, INF = math.nan, math.inf
 
 
@@ -309,6 +310,7 @@ def test_rubbish_in_one_tensor_alone_does_not_leak(objective):
 
 
 @every_objective
+@slow_start
 @given(st.integers(0, 100), st.permutations(range(5)))
 def test_rows_do_not_see_each_other(objective, seed, order):
     tensors = drawn(seed=seed)
@@ -316,6 +318,7 @@ def test_rows_do_not_see_each_other(objective, seed, order):
 
 
 @every_objective
+@slow_start
 @given(st.integers(0, 100), st.integers(1, 5))
 def test_padding_changes_nothing(objective, seed, extra):
     tensors = drawn(seed=seed)
@@ -374,6 +377,7 @@ def test_without_any_token_nothing_is_divided_by_zero(average, length):
     assert torch.equal(token_scale(torch.zeros(2, 3, dtype=torch.bool), average, length), torch.zeros(2, 3))
 
 
+@slow_start
 @given(st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=1, max_size=6))
 def test_the_scaled_sum_is_the_mean(rows):
     mask = torch.tensor(rows)

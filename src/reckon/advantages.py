@@ -36,7 +36,7 @@ def group_normalized(
         The shape of `returns`; NaN where the reward is unknown.
     """
     known, distance, low, count = _within_groups(rewards, group)
-    mean = _group_sum(distance, group) / count.clamp(min=1)
+    mean = _group_sum(distance, group) / count
     scale = torch.where(count > 1, 1.0, torch.inf)
     if std:
         squares = _group_sum(torch.where(known, (distance - mean).square(), 0.0), group)
@@ -78,7 +78,7 @@ def batch_mean(rewards: Tensor, *, returns: Tensor | None = None) -> Tensor:
     Returns:
         The shape of `returns`; NaN where the reward is unknown.
     """
-    everyone = torch.zeros_like(rewards, dtype=torch.int64)
+    everyone = torch.zeros_like(rewards).long()
     return group_normalized(rewards, everyone, std=False, returns=returns)
 
 
@@ -153,7 +153,7 @@ def sum_known(rewards: Tensor, group: Tensor) -> Tensor:
         [N]; NaN = unknown, which includes a response to which nothing applies.
     """
     given = ~rewards.isnan()
-    applies = torch.stack([_group_sum(row, group) > 0 for row in given.to(rewards.dtype)])
+    applies = torch.stack([_group_sum(row, group) > 0 for row in given.long()])
     total = torch.where(given, rewards, 0.0).sum(dim=0)
     known = (given | ~applies).all(dim=0) & applies.any(dim=0)
     return torch.where(known, total, torch.nan)

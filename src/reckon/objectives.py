@@ -123,7 +123,8 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
         [N, T], 0 where `mask` is False.
     """
     _check_same_shape(mask, logprobs=logprobs, advantages=advantages)
-    return -torch.where(mask, advantages.detach(), 0.0) * torch.where(mask, logprobs, 0.0)
+    counted, learned = (torch.where(mask, values, 0.0) for values in (advantages.detach(), logprobs))
+    return -counted * learned
 
 
 def kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Estimator = "k3") -> Tensor:
@@ -205,7 +206,7 @@ def _clipped_loss(
     advantages = torch.where(mask, advantages.detach(), 0.0)
     gain = torch.minimum(ratio * advantages, ratio.clamp(1 - low, 1 + high) * advantages)
     if dual is not None:
-        gain = torch.where(advantages < 0, torch.maximum(gain, dual * advantages), gain)
+        gain = torch.maximum(gain, dual * advantages.clamp(max=0.0))  # a good token's gain is above 0 anyway
     return -gain
 
 
