@@ -84,11 +84,18 @@ def run_recipe(recipe: Recipe, *, overwrite: bool = False, show: Show = "auto") 
     Raises:
         RunError: a run is there already; no room on the disk; a reward function that failed.
     """
-    targets, keep_last = recipe.frame.log, recipe.frame.save.keep
+    policy, warmed = None, dict[str, float]()
+    if overwrite or not (recipe.out / "recipe.yaml").exists():  # a model that cannot be loaded must leave no run behind
+        policy, warmed = warmed_policy(recipe, show)
     with Run.create(
-        recipe.out, recipe=recipe.resolved(), overwrite=overwrite, targets=targets, keep_last=keep_last
+        recipe.out,
+        recipe=recipe.resolved(),
+        overwrite=overwrite,
+        targets=recipe.frame.log,
+        keep_last=recipe.frame.save.keep,
     ) as run:
-        return _train(recipe, run, show)
+        assert policy is not None
+        return _train(recipe, run, policy, Examiner(recipe=recipe, run=run, warmed=warmed), show)
 
 
 def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show = "auto") -> Outcome:
@@ -110,7 +117,12 @@ def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show =
     then = Run.open(folder).recipe
     now = {**recipe.resolved(), "out": then.get("out")}  # a folder may have been moved
     with Run.resume(folder, now, targets=recipe.frame.log, keep_last=recipe.frame.save.keep) as run:
-        return _train(recipe, run, show)
+        begun = any(step > 0 for step in run.checkpoints)
+        if begun and not recipe.needs_reference and not recipe.model["lora"]:
+            policy, warmed = recipe.load_policy(), dict[str, float]()  # every weight comes from the checkpoint
+        else:
+            policy, warmed = warmed_policy(recipe, show)
+        return _train(recipe, run, policy, Examiner(recipe=recipe, run=run, warmed=warmed), show)
 
 
 def load_run(
@@ -213,16 +225,10 @@ def read_evaluation(path: str | Path) -> Evaluation:
         raise InputError(f"{path} is not a table of evaluated answers: {str(error).splitlines()[0]}") from error
 
 
-def _train(recipe: Recipe, run: Run, show: Show) -> Outcome:
+def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, show: Show) -> Outcome:
     from reckon.train import Plan, train
 
     frame = recipe.frame
-    begun = any(step > 0 for step in run.checkpoints)
-    examiner = Examiner(recipe=recipe, run=run)
-    if begun and not recipe.needs_reference and not recipe.model["lora"]:
-        policy = recipe.load_policy()  # every weight comes from the checkpoint
-    else:
-        policy, examiner.warmed = warmed_policy(recipe, show)
     plan = Plan(
         steps=frame.steps,
         prompts=frame.prompts,

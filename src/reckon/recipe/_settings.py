@@ -166,8 +166,8 @@ def typed(document: Document, keys: Keys, value: Json, annotation: object) -> ob
     data = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     if data and isinstance(value, dict):
         return construct(document, keys, data[0], section(document, keys, value, data[0], f"`{dotted(keys)}`"))
-    if isinstance(value, str) and Path in options:
-        value = str(located(document, value))
+    if keys[-1] == "path" or Path in options:
+        value = _located_all(document, value)
     if annotation is object:
         return value
     try:
@@ -190,6 +190,13 @@ def located(document: Document, name: str) -> Path:
     path = Path(name).expanduser()
     beside = document.folder / path
     return beside if beside.exists() else path
+
+
+def _located_all(document: Document, value: Json) -> Json:
+    """One path, or several by name."""
+    if isinstance(value, dict):
+        return {name: _located_all(document, inner) for name, inner in value.items()}
+    return str(located(document, value).absolute()) if isinstance(value, str) else value
 
 
 def plain(value: object) -> Json:
