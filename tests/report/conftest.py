@@ -198,7 +198,7 @@ def make_nasty(folder: Path) -> Path:
     log(folder, 1, {"outcome/mean": 0.5, "reward/<script>/mean": 1.0, "eval/<b>/pass@1": 0.5})
     whole = [text.encode("utf-8", "replace").decode() for text in NASTY]
     columns = rollout_columns(len(NASTY)) | {"stream/<i>": [1.0] * len(NASTY)}
-    columns |= {name: whole for name in ("text", "prompt", "answer", "parsed", "problem", "domain", "reason", "end")}
+    columns |= dict.fromkeys(("text", "prompt", "answer", "parsed", "problem", "domain", "reason", "end"), whole)
     columns |= {"pieces": [[text] for text in whole]}
     write_rollouts(folder / "rollouts" / "step-000001.parquet", columns)
     return folder

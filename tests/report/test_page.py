@@ -84,7 +84,10 @@ def test_nothing_is_loaded_from_anywhere(html, page):
     assert not re.search(r"url\(|@import", page.style)
     scripts = "".join(text for attributes, text in page.scripts if attributes.get("type") != "application/json")
     assert set(re.findall(r"https?://[^\"']+", scripts)) == {"http://www.w3.org/2000/svg"}  # a name, not a place
-    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|import\s*\(|eval|innerHTML|outerHTML|insertAdjacentHTML|document\.write)\b", scripts)
+    assert not re.search(
+        r"\b(fetch|XMLHttpRequest|WebSocket|import\s*\(|eval|innerHTML|outerHTML|insertAdjacentHTML|document\.write)\b",
+        scripts,
+    )
 
 
 def test_only_the_pages_own_scripts_may_run(html, page):
@@ -198,7 +201,9 @@ def test_a_sample_says_how_many_of_how_many(small, tmp_path):
 
 
 def test_the_same_run_gives_the_same_page(small, tmp_path):
-    assert write_report(small, tmp_path / "a.html").read_bytes() == write_report(small, tmp_path / "b.html").read_bytes()
+    assert (
+        write_report(small, tmp_path / "a.html").read_bytes() == write_report(small, tmp_path / "b.html").read_bytes()
+    )
 
 
 def test_the_report_goes_into_the_run_unless_told_otherwise(make_run, tmp_path):

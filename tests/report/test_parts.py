@@ -25,7 +25,8 @@ def test_the_headline_by_hand(small):
     assert found.before.rate == 44 / 128
     assert found.after.rate == 112 / 128
     # Wilson: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with p = 0.34375, n = 128, z = 1.95996:
-    # center (0.34375 + 0.0150057) / 1.0300115 = 0.348302, half 1.95996 √(0.00176239 + 0.00005862) / 1.0300115 = 0.081200
+    # center (0.34375 + 0.0150057) / 1.0300115 = 0.348302
+    # half 1.95996 √(0.00176239 + 0.00005862) / 1.0300115 = 0.081200
     assert found.before.low == pytest.approx(0.267102, abs=1e-5)
     assert found.before.high == pytest.approx(0.429502, abs=1e-5)
     assert isinstance(found.change, Comparison)
@@ -130,7 +131,14 @@ def test_a_rollout_is_packed_with_all_its_numbers(tmp_path):
     assert (data["flat"], data["dense"], data["sources"]) == (["flat"], ["judge"], ["training"])
     first, second = data["rows"]
     assert first[4] is None
-    assert first[9:] == ["a😀\n", [3, 0, 1], [-0.1235, 0, -12], 0.5, [None], [[0.1, 0.2, 0.3]]]  # 😀 is two UTF-16 units
+    assert first[9:] == [
+        "a😀\n",
+        [3, 0, 1],
+        [-0.1235, 0, -12],
+        0.5,
+        [None],
+        [[0.1, 0.2, 0.3]],
+    ]  # 😀 is two UTF-16 units
     assert second[4] == 0.25
     assert second[9:] == ["éx", [1, 1], [-1e-06, None], [1, -2], [2], [None]]
     json.dumps(data, allow_nan=False)
@@ -161,7 +169,7 @@ def test_a_sample_is_of_whole_groups_seeded_and_within_its_budget(tmp_path):
 
 def test_lists_that_do_not_fit_together_are_told(tmp_path):
     columns = rollout_columns(2) | {"logprobs": [[-1.0], [-1.0, -2.0]]}
-    with pytest.raises(RunError, match="step-000001.parquet, row 1: `logprobs` has 2 numbers for 1 tokens"):
+    with pytest.raises(RunError, match=r"step-000001\.parquet, row 1: `logprobs` has 2 numbers for 1 tokens"):
         pack(tmp_path, columns)
 
 
@@ -174,7 +182,7 @@ def test_a_damaged_table_is_named(small, tmp_path):
     folder = copy_run(small, tmp_path)
     path = folder / "rollouts" / "step-000003.parquet"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RunError, match="step-000003.parquet cannot be read"):
+    with pytest.raises(RunError, match=r"step-000003\.parquet cannot be read"):
         stream_facts(read_folder(folder).rollouts)
 
 

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
@@ -87,8 +88,11 @@ class Browser:
         request = urllib.request.Request(
             self._url + path, data, {"Content-Type": "application/json"} if data else {}, method=method
         )
-        with _DIRECT.open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
+        try:
+            with _DIRECT.open(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(json.load(error)["value"]["message"]) from None
 
     def devtools(self, command: str, **parameters: object) -> Any:
         """A command of Chrome's own protocol."""
