@@ -65,7 +65,7 @@ def clipped_sequence_ratio(
     Zheng et al. 2025, arXiv:2507.18071, eqs. 5 and 7. The ratio is the geometric mean of the token ratios and
     stands at each of the response's tokens, so that "sequences" of `token_scale` gives the paper's objective. Every
     token's gradient reaches all tokens, through the mean; the paper's token variant (its eq. 13) is not this. The
-    paper's clip range is about 1e-3, not 0.2: a mean moves less.
+    paper clips at 3e-4 below and 4e-4 above 1: a mean moves less than its parts.
 
     Args:
         logprobs: [N, T] float, under the policy being trained; carries the gradient.
@@ -112,7 +112,7 @@ def clip_active(
 
 
 def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
-    """-A log pi: a loss whose gradient is REINFORCE's (Williams 1992, eq. 8, for descent). Its value means nothing.
+    """-A log pi: a loss whose gradient is REINFORCE's (Williams 1992). Its value means nothing.
 
     Args:
         logprobs: [N, T] float, under the policy being trained; carries the gradient.
