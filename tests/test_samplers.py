@@ -331,6 +331,15 @@ def test_on_short_error_says_how_many_of_how_many():
         gather(["r", "w"], ["r", "r"], ["r", "r"], ["w", "w"], refill=Refill(rounds=2, on_short="error"))
 
 
+def test_exactly_enough_is_enough():
+    refill = Refill(on_short="error")
+    assert gather(["r", "w"], ["w", "r"], refill=refill).rollouts.text == ("r", "w", "w", "r")
+
+
+def test_one_answer_to_each_problem_will_do():
+    assert gather(["r"], ["w"], keep=All()).rollouts.text == ("r", "w")
+
+
 def test_nothing_kept_cannot_go_on():
     with pytest.raises(RunError, match=r"DropEqual kept 0 of the 2 groups drawn.*set `on_short` to fill"):
         gather(["r", "r"], ["w", "w"])
@@ -451,6 +460,12 @@ def test_collect_metrics_count_the_dropped_too():
         "keep/rounds": 1,
         "keep/share": 1 / 4,
     }
+
+
+def test_the_share_kept_is_of_all_rounds():
+    metrics = collect_metrics(gather(["r", "w"], ["r", "r"], ["w", "w"], ["r", "r"], refill=Refill(rounds=2)).seen)
+    assert metrics["keep/rounds"] == 2
+    assert metrics["keep/share"] == 1 / 4
 
 
 def test_collect_metrics_without_any_verdict():

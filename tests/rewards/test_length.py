@@ -119,6 +119,7 @@ def test_cosine_length_by_verdict(make_batch, values):
     got = values(CosineLength(l_max=100), batch)
     assert got[:3] == pytest.approx([0.75, -0.75, 0.5])
     assert got[3] != got[3]
+    assert values(CosineLength(l_max=1), make_batch(["x"], lengths=[1], outcomes=[0.5])) == [-0.5]  # half is not right
     ends = CosineLength(l_max=100, right_short=3, right_long=1, wrong_short=-5, wrong_long=-1)
     assert values(ends, batch)[:3] == pytest.approx([2, -3, 1])
 

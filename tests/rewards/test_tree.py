@@ -70,7 +70,8 @@ def test_weight_zero_and_watching_are_the_same_and_train_nothing(make_batch):
     batch = make_batch(["a", "b"], outcomes=[1, 0])
     parts = {"correct": Verifier(), "other": Fixed(other=[5.0, NAN])}
     zero, watched = Sum(parts, weights={"other": 0}), Sum(parts, watch=["other"])
-    for streams in (zero.score(batch), watched.score(batch)):
+    both = Sum(parts, weights={"other": 0}, watch=["other"])
+    for streams in (zero.score(batch), watched.score(batch), both.score(batch)):
         assert not streams["other"].train
         assert streams["other"].values[0] == 5  # as it is, so that there is something to watch
     absent = Sum({"correct": Verifier()}).score(batch)
