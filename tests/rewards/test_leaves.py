@@ -17,9 +17,10 @@ def test_verifier_hands_the_verdict_on_and_keeps_the_unknown_unknown(make_batch,
     assert math.isnan(values(Verifier(), batch)[3])
 
 
-def test_verifier_refuses_a_scale_upside_down():
-    with pytest.raises(InputError, match=r"`right` \(0.0\) must be larger than `wrong` \(1.0\)"):
-        Verifier(right=0.0, wrong=1.0)
+@pytest.mark.parametrize(("right", "wrong"), [(0.0, 1.0), (1.0, 1.0)])
+def test_verifier_refuses_a_scale_upside_down_or_of_one_value(right, wrong):
+    with pytest.raises(InputError, match=rf"`right` \({right}\) must be larger than `wrong` \({wrong}\)"):
+        Verifier(right=right, wrong=wrong)
 
 
 class Reference:
@@ -40,6 +41,13 @@ def test_kl_reward_charges_each_token_for_its_own_distance(make_batch):
     assert name == "kl_reward"
     assert stream.kind == "reward"
     assert torch.allclose(stream.values, torch.tensor([[-0.05, 0.1, 0.0], [0.0, 0.0, 0.0]]), atol=1e-7)
+
+
+@pytest.mark.parametrize(("settings", "charged"), [({}, -0.05), ({"coef": 0}, 0.0)])
+def test_kl_reward_s_default_and_none_at_all(make_batch, settings, charged):
+    batch = make_batch(["a"], lengths=[1], logprobs=torch.tensor([[-1.0, 0.0]]))
+    values = KLReward(reference=Reference(torch.tensor([[-2.0, 0.0]])), **settings).score(batch)["kl_reward"].values
+    assert values.flatten().tolist() == pytest.approx([charged, 0])
 
 
 def test_kl_reward_refuses_a_coefficient_below_nothing():
