@@ -246,8 +246,8 @@ STUDY = Study(
         "(curves.png), while the reward for correctness keeps accuracy just above its start, far behind that of "
         "correctness alone. The pilot's 0.34 at step 15 lies above its start, 0.332, too: its dip was this lag. The "
         "rule was written before the run and stays.",
-        "Pilot and this run agree within the pilot's rounding, its spread over seeds (0.006) and two standard errors of "
-        "this run. The largest distance is correctness + linear length at step 50: accuracy climbs steeply there, "
+        "Pilot and this run agree within the pilot's rounding, its spread over seeds (0.006) and two standard errors "
+        "of this run. The largest distance is correctness + linear length at step 50: accuracy climbs steeply there, "
         "sooner in one seed than in another, and the pilot had three seeds.",
     ),
 )
