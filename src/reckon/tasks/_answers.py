@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 TAIL = 50_000  # characters; an answer stands at the end, and no response may cost more than this to read
+MARKS = 20  # only so many of a kind are read, the last ones: text that repeats a mark must not take quadratic time
 LONGEST = 2_000  # characters; what is longer than this is not an answer
 
 _OPEN, _CLOSE, _BOX = "<answer>", "</answer>", "\\boxed"
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 _INLINE = re.compile(r"\\\(((?:[^\\]|\\[^()])*)\\\)")
 _LINE = re.compile(
     r"(?:\b(?:final\s+answer|answer|result|total)\b[*_]{0,3}\s{0,3}(?:[:=]|is\b:?)|####)[*_ \t]{0,9}", re.IGNORECASE
@@ -27,16 +29,10 @@ def _balanced(text: str, start: int) -> str | None:
     if start >= len(text) or text[start] != "{":
         return None
     depth = 0
-    position = start
-    while position < len(text):
-        char = text[position]
-        if char == "\\":  # \{ and \} are characters of the answer
-            position += 2
-            continue
-        depth += (char == "{") - (char == "}")
+    for brace in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)  # \{ and \} are characters of the answer
         if depth == 0:
-            return text[start + 1 : position]
-        position += 1
+            return text[start + 1 : brace.start()]
     return None
 
 
@@ -90,14 +86,14 @@ class Found:
 
 
 def _all_tagged(text: str) -> list[str]:
-    pieces = text.split(_OPEN)[1:]
+    pieces = text.split(_OPEN)[1:][-MARKS:]
     return [_inside_tag(piece.split(_CLOSE, 1)[0]) for piece in pieces if _CLOSE in piece]
 
 
 def _all_boxed(text: str) -> list[str]:
-    boxes = [_balanced(text, match.end()) for match in re.finditer(r"\\boxed", text)]
-    if boxes[-1] is None:
+    if extract_boxed(text) is None:
         return []
+    boxes = [_balanced(text, match.end()) for match in list(re.finditer(r"\\boxed", text))[-MARKS:]]
     return [box for box in boxes if box is not None]
 
 
@@ -119,7 +115,7 @@ def find_answers(text: str) -> Found:
         return Found(answers=tuple(_all_tagged(rest)) or (extract_answer(text),), mark="tag")
     if _BOX in rest:
         return Found(answers=tuple(_all_boxed(rest)), mark="box")
-    labels = list(_LINE.finditer(rest))
+    labels = list(_LINE.finditer(rest))[-MARKS:]
     if labels:
         return Found(answers=tuple(_after_label(rest, label.end()) for label in labels), mark="line")
     if "<think>" in rest:

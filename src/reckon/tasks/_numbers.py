@@ -28,7 +28,7 @@ _NUMERAL = re.compile(
     r"(?P<decimals>\.\d+)?"
     r"(?P<power>[eE][-+]?\d{1,2}\b)?"
     r"(?:\s?/\s?(?P<below>\d+))?"
-    r"(?!(?:st|nd|rd|th)\b)"
+    r"(?!\d|[¹²³⁰⁴-⁹]|(?:st|nd|rd|th)\b)"  # ordinals and powers are no amounts
 )
 _FRACTION = re.compile(r"(-?)\\[dt]?frac\s?\{(-?\d+)\}\s?\{(\d+)\}")
 # "one" is mostly not a number in English ("no one", "the first one"): it counts after these words or alone.
@@ -73,7 +73,9 @@ def _numeral_value(match: re.Match[str]) -> Fraction | None:
 def _counts_as_one(text: str, match: re.Match[str]) -> bool:
     if text.strip(" .!*\n\t").lower() == "one":
         return True
-    return bool(_ONE_BEFORE.search(text[: match.start()])) and not _ONE_AFTER.match(text, match.end())
+    return bool(_ONE_BEFORE.search(text[max(0, match.start() - 30) : match.start()])) and not _ONE_AFTER.match(
+        text, match.end()
+    )
 
 
 def numbers(text: str) -> list[Fraction | None]:

@@ -21,7 +21,7 @@ class ChainArithmetic:
     """Sums modulo 10, one digit a step: small enough for a two-layer model that reads characters.
 
     `3+4+8=` is answered by `7,5`: 3 + 4 = 7, then 7 + 8 = 15, of which the last digit is written. Every digit stands
-    two characters after the one before, in prompt and response alike, so the operand of a step is always equally far away.
+    two characters after the one before, in prompt and response alike, so a step's operand is always equally far away.
     The start is from 0 to 9, each number added from 1 to 9.
 
     Args:
@@ -70,7 +70,7 @@ class ChainArithmetic:
         return self.noisy_solution(problem, 0.0, Rng((0,)))
 
     def noisy_solution(self, problem: Problem, error: float, rng: Rng) -> str:
-        """A solution each of whose steps is, with probability `error`, one of the nine wrong digits, and goes on from it.
+        """A solution that errs at each step with probability `error`, in any of nine ways, and goes on from what it wrote.
 
         Its last digit is right with probability 0.1 + 0.9 (1 - 10/9 error)^operations.
         """
