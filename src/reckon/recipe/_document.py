@@ -87,6 +87,9 @@ class Document:
             if node in inside:
                 raise self.error(keys, "the alias (`*`) refers to something it stands in. Write the values out.")
             inside = (*inside, node)
+        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        if kind not in ("null", "bool", "int", "float", "str", "seq", "map"):
+            raise self.error(keys, f"the tag `{node.tag}` is not allowed in a recipe. Write a plain value.")
         if isinstance(node, yaml.MappingNode):
             out: dict[str, Json] = {}
             for key_node, value_node in node.value:
@@ -100,9 +103,10 @@ class Document:
             return out
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*keys, str(i)), inside) for i, item in enumerate(node.value)]
-        if node.tag.rpartition(":")[2] not in ("null", "bool", "int", "float", "str"):
-            raise self.error(keys, f"the tag `{node.tag}` is not allowed in a recipe. Write a plain value.")
-        return _scalar(node.tag.rpartition(":")[2], str(node.value))
+        try:
+            return _scalar(kind, str(node.value))
+        except ValueError:
+            raise self.error(keys, f"`{node.value}` cannot be read as {kind}. Write a plain value.") from None
 
 
 def _scalar(tag: str, text: str) -> Json:
@@ -111,7 +115,7 @@ def _scalar(tag: str, text: str) -> Json:
     if tag == "bool":
         return text.lower() == "true"
     if tag == "int":
-        return int(text.replace("_", "")) if len(text) < 400 else text
+        return int(text.replace("_", ""))
     if tag == "float":
         return float(text.lower().replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
     return text
@@ -154,6 +158,7 @@ def parse(text: str, *, name: str, folder: Path | None = None) -> Document:
     values = document._value(node, (), ())
     assert isinstance(values, dict)
     document.values = values
+    del document.places[()]  # what is missing from the whole stands on no line
     return document
 
 

@@ -37,6 +37,8 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "Rules",
         "ReasoningGym",
         "File",
+        "HubDataset",
+        "Mixture",
     ),
     "sampler": _of("reckon.samplers", "Uniform"),
     "keep": _of("reckon.samplers", "All", "AccuracyBand", "DropEqual", "DropTruncated", "Chain"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from reckon.models import LanguageModel, Optimization, Sampling
     from reckon.samplers import Refill
 
+METHOD = "grpo"  # where a recipe names none
 ROUNDS = 8  # draws for one batch where a keep rule drops groups
 _ONE: tuple[Role, ...] = ("sampler", "keep", "advantage")
 _KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "refill", "sampling", "optimizer")
@@ -80,7 +81,7 @@ class Recipe:
         task = read_part(document, ("task",), "task", given["task"])
         made = cast("Task", task.build(document, {}))
         sampling = cast("Sampling", _made(document, "sampling", given.get("sampling", {}), Sampling))
-        method, preset = _preset(document, given.get("method", "grpo"), made, sampling.max_new_tokens)
+        method, preset = _preset(document, given.get("method", METHOD), made, sampling.max_new_tokens)
         one = {
             role: read_part(document, (role,), role, given[role], part_of(role, getattr(preset, role), (role,)))
             if role in given
@@ -265,7 +266,7 @@ def _preset(document: Document, value: Json, task: Task, limit: int) -> tuple[di
     given: dict[str, Json] = (
         {"kind": value} if isinstance(value, str) else dict(mapping(document, ("method",), value, "a method's name"))
     )
-    kind = given.pop("kind", None)
+    kind = given.pop("kind", METHOD)
     if not isinstance(kind, str) or kind not in METHODS:
         near = did_you_mean(str(kind), list(METHODS), "methods")
         raise document.error(("method",), f"there is no method {shown(kind)}. {near}")

@@ -196,7 +196,9 @@ def _located_all(document: Document, value: Json) -> Json:
     """One path, or several by name."""
     if isinstance(value, dict):
         return {name: _located_all(document, inner) for name, inner in value.items()}
-    return str(located(document, value).absolute()) if isinstance(value, str) else value
+    if isinstance(value, str) and (path := located(document, value)).exists():
+        return str(path.absolute())
+    return value
 
 
 def plain(value: object) -> Json:
