@@ -7,11 +7,9 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from reckon.runs import ROLLOUTS, Run
+from reckon.runs import ROLLOUTS, Run, make_table, write_table
 
 RECIPE = {
     "model": {"name": "smollm2-135m"},
@@ -25,21 +23,11 @@ RECIPE = {
     "steps": 40,
     "seed": 7,
 }
-KINDS = {"int32": pa.int32(), "float32": pa.float32(), "bool": pa.bool_(), "string": pa.string()}
-
-
-def arrow_type(kind: str) -> pa.DataType:
-    return pa.list_(arrow_type(kind[5:-1])) if kind.startswith("list<") else KINDS[kind]
 
 
 def write_rollouts(path: Path, columns: dict[str, list]) -> None:
-    kinds = ROLLOUTS | {
-        name: "list<float32>" if name.endswith("/tokens") else "float32"
-        for name in columns
-        if name.startswith("stream/")
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({name: pa.array(columns[name], arrow_type(kind)) for name, kind in kinds.items()}), path)
+    write_table(path, make_table(columns, ROLLOUTS))
 
 
 def rollout(rng: random.Random, step: int, row: int, group: int, right_share: float) -> dict[str, object]:

@@ -7,9 +7,10 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import webdriver
-from conftest import NASTY, make_nasty
+from conftest import NASTY, make_nasty, rollout_columns, write_rollouts
 
 from reckon.report import write_report
+from reckon.runs import Run
 
 pytestmark = pytest.mark.skipif(webdriver.find() is None, reason="no Chromium with its chromedriver on this machine")
 TAB, RIGHT, LEFT, END, ESCAPE, RETURN = "\ue004", "\ue014", "\ue012", "\ue010", "\ue00c", "\ue007"
@@ -241,6 +242,21 @@ def test_text_that_tries_to_break_out_is_only_shown(browser, tmp_path):
     assert browser.run("return document.querySelectorAll('img, iframe, b, i:not(.scale i)').length") == len(
         browser.run("return [...document.querySelectorAll('article b')].map(() => 1)")
     )
+
+
+def test_a_long_response_is_shown_in_part_until_asked_for(browser, tmp_path):
+    with Run.create(tmp_path / "run", recipe={}):
+        pass
+    long = {"pieces": [["ab"] * 4000], "tokens": [[1] * 4000], "logprobs": [[-1.0] * 4000], "text": ["ab" * 4000]}
+    columns = rollout_columns(1) | long | {"advantages": [[0.5] * 3999 + [-1.0]]}
+    write_rollouts(tmp_path / "run" / "rollouts" / "step-000001.parquet", columns)
+    browser.open(write_report(tmp_path / "run"))
+    tokens = "return document.querySelectorAll('.tokens > span').length"
+    assert browser.run(tokens) == 1500
+    assert browser.text(".tokens button") == "Show the other 2\u202f500 tokens"
+    browser.click(".tokens button")
+    assert browser.run(tokens) == 4000
+    assert browser.run("return document.querySelector('.tokens > span:last-of-type').className") == "down"
 
 
 def test_ten_thousand_rollouts_are_filtered_within_a_second(browser, big, tmp_path):

@@ -137,7 +137,7 @@ def test_the_rollouts_are_all_there(small, page):
 
 def test_recipe_environment_and_command_are_told(page):
     assert "kind: grpo" in page.text
-    assert "reckon train recipe.yaml out=again" in page.text
+    assert "reckon train recipe.yaml --out again" in page.text
     assert "numpy" in page.text
     for name, use in (("correct", "trained on"), ("judge", "watched")):
         assert re.search(rf"{name}\s*(response|each token)\s*{use}", page.text)

@@ -58,7 +58,7 @@ def test_correlation_start_end_and_gaps_by_hand(tmp_path):
         table = rollout_columns(2)
         table |= {"outcome": outcome, "stream/flat": flat, "stream/dense/tokens": dense}
         write_rollouts(tmp_path / f"step-{step:06}.parquet", table)
-    flat, dense = stream_facts({1: tmp_path / "step-000001.parquet", 2: tmp_path / "step-000002.parquet"})
+    dense, flat = stream_facts({1: tmp_path / "step-000001.parquet", 2: tmp_path / "step-000002.parquet"})
     assert (flat.name, flat.dense, flat.start, flat.end, flat.known, flat.missing) == ("flat", False, 2.0, 3.5, 3, 0.0)
     # outcome (1, 0, 1), flat (3, 1, 2): deviations (1/3, -2/3, 1/3) and (1, -1, 0): r = 1 / √(2/3 · 2) = 0.866025
     assert flat.correlation == pytest.approx(math.sqrt(3) / 2)
@@ -83,6 +83,7 @@ def test_budget_adds_up_what_the_log_says(small):
 
 def test_the_command_is_quoted_and_names_no_folder_of_this_machine():
     assert command({"command": ["/usr/lib/bin/reckon", "train", "a b.yaml"]}) == "reckon train 'a b.yaml'"
+    assert command({"command": ["/x/reckon/__main__.py", "train", "r.yaml"]}) == "python -m reckon train r.yaml"
     assert command({}) is None
 
 
@@ -104,9 +105,9 @@ def test_curves_hold_the_log(small):
 
 
 def test_figures_are_drawn_for_what_was_logged_and_for_nothing_else():
-    row = {"step": 1, "outcome/mean": 0.5, "policy/kl": math.nan, "policy/kl_sampled": 0.1, "eval/my split/pass@1": 1.0}
+    row = {"step": 1, "outcome/mean": 0.5, "policy/kl": math.nan, "policy/odd_one": 0.1, "eval/my split/pass@1": 1.0}
     found = figures([row])
-    assert [figure.title for figure in found] == ["Right answers", "kl sampled"]
+    assert [figure.title for figure in found] == ["Right answers", "Odd one"]
     assert [line.label for line in found[0].lines] == ["training", "my split"]
     assert figures([]) == []
 

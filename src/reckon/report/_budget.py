@@ -64,5 +64,8 @@ def command(environment: Mapping[str, Json]) -> str | None:
         return words
     if not isinstance(words, list) or not words:
         return None
-    first = str(words[0]).replace("\\", "/").rsplit("/", 1)[-1]  # where the program lies is this machine's affair
-    return shlex.join([first, *map(str, words[1:])])
+    folder, _, program = str(words[0]).replace("\\", "/").rpartition("/")  # where it lies is this machine's affair
+    if program == "__main__.py":
+        program = f"python -m {folder.rpartition('/')[2]}"
+        return f"{program} {shlex.join(map(str, words[1:]))}".rstrip()
+    return shlex.join([program, *map(str, words[1:])])

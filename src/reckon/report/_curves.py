@@ -38,6 +38,8 @@ _SINGLE = (  # title, unit, metric, whether it is a share
     ("Verdict unknown", "% of responses", "outcome/unknown", True),
     ("Entropy", "nats per token", "policy/entropy", False),
     ("Divergence from the reference", "nats per token", "policy/kl", False),
+    ("Moved by the update", "nats per token, sampled to present", "policy/kl_sampled", False),
+    ("Probability ratio", "mean over tokens", "policy/ratio_mean", False),
     ("Clipped", "% of tokens", "policy/clip_fraction", True),
     ("Gradient norm", "L2", "policy/grad_norm", False),
     ("Loss", "as minimized", "policy/loss", False),
@@ -63,7 +65,7 @@ def figures(metrics: Sequence[Metrics]) -> list[Figure]:
         key for key in keys if key.startswith("policy/") and key not in {*_DULL, *(entry[2] for entry in singles)}
     ]
     singles += [
-        (key.removeprefix("policy/").replace("_", " "), "policy, mean of the step", key, False) for key in others
+        (key.removeprefix("policy/").replace("_", " ").capitalize(), "mean over the step", key, False) for key in others
     ]
     return found + [Figure(title, unit, (Line(key, ""),), percent) for title, unit, key, percent in singles]
 

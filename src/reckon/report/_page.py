@@ -90,7 +90,8 @@ def _run(folder: Folder) -> dict[str, str | None]:
     """What was run, in words; None = not recorded."""
     environment, values = folder.environment, folder.recipe
     machine = [in_words(environment.get("cpu")) or in_words(environment.get("platform"))]
-    machine += [f"{environment[key]} {key}" for key in ("cores", "threads") if environment.get(key) is not None]
+    cores = environment.get("cores")
+    machine.append(None if cores is None else f"{cores} cores")
     return {
         "Method": in_words(values.get("method")),
         "Model": in_words(values.get("model")),

@@ -87,9 +87,9 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     import pyarrow.parquet as pq
 
-    with _readable(path):
-        wanted = None if columns is None else [name for name in columns if name in pq.read_schema(path).names]
-        return pq.read_table(path, columns=wanted, partitioning=None)
+    with _readable(path), pq.ParquetFile(path) as file:
+        there = file.schema_arrow.names
+        return file.read(columns=None if columns is None else [name for name in columns if name in there])
 
 
 def column_names(path: Path) -> list[str]:
@@ -148,7 +148,8 @@ class Ragged:
         if not len(numbers):
             return np.ones(len(self.start), dtype=bool)
         changes = np.concatenate([[0, 0], np.cumsum(numbers[1:] != numbers[:-1])])
-        return np.equal(changes[self.stop], changes[np.minimum(self.start + 1, self.stop)])
+        alike: np.ndarray = changes[self.stop] == changes[np.minimum(self.start + 1, self.stop)]
+        return alike
 
 
 def ragged(table: pa.Table, name: str) -> Ragged | None:

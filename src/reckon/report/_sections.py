@@ -121,11 +121,11 @@ def rollouts_section(shares: Sequence[Share], controls: Html) -> Html:
 def recipe_section(folder: Folder) -> Html:
     """All that is needed to do it again."""
     line = command(folder.environment)
-    made = f"This run was made by `{line}`. " if line else "The command that made this run was not recorded. "
+    made = ["This run was made by ", tag("code", line), ". "] if line else ["The command was not recorded. "]
     return join(
         [
-            tag("p", made, "To make it again, save the recipe below as recipe.yaml and say:"),
-            tag("pre", "reckon train recipe.yaml out=again"),
+            tag("p", *made, "To make it again, save the recipe below as recipe.yaml and say:"),
+            tag("pre", "reckon train recipe.yaml --out again"),
             tag("h3", "Recipe, with every default filled in"),
             tag("pre", folder.recipe_text),
             tag("h3", "Environment"),

@@ -2,7 +2,7 @@
 {
   const data = read("curves-data");
   const holders = [...document.querySelectorAll(".chart")];
-  const margin = { left: 46, right: 12, top: 24, bottom: 34 };
+  const margin = { right: 12, top: 24, bottom: 34 };
   let axis = data?.axes[0];
   let half = 0; // points on either side that are averaged with one
   let cursor = null; // the row of the log that is being read
@@ -31,13 +31,15 @@
     return found;
   }
 
-  const label = (value, step, percent) => {
-    const scaled = percent ? value * 100 : value;
-    const unit = percent ? step * 100 : step;
-    if (Math.abs(scaled) >= 1e5 || (scaled !== 0 && unit < 1e-4)) return numeral(scaled, 2);
-    const digits = [0, 1, 2, 3, 4].find((d) => Math.abs(unit * 10 ** d - Math.round(unit * 10 ** d)) < 1e-6) ?? 5;
+  /** A tick's label: as many decimals as the step between ticks needs. */
+  function label(value, step, percent) {
+    const [scaled, unit] = percent ? [value * 100, step * 100] : [value, step];
+    const digits = [0, 1, 2, 3, 4, 5, 6].find((d) => Math.abs(unit * 10 ** d - Math.round(unit * 10 ** d)) < 1e-6) ?? 7;
+    const size = Math.abs(scaled);
+    if (size < unit / 2) return percent ? "0%" : "0";
+    if (size >= 1e5 || (digits > 4 && size < 0.01)) return numeral(scaled, 3);
     return minus(scaled.toFixed(digits)) + (percent ? "%" : "");
-  };
+  }
   const said = (value, percent) => (value == null ? "\u2013" : percent ? `${(100 * value).toFixed(1)}%` : fixed(value));
 
   /** Three significant digits with their zeros, so that the legend does not jump as its numbers change. */
@@ -65,7 +67,7 @@
     const known = drawn.filter((value) => value != null);
     let low = Math.min(...known.slice(0, 1)), high = low;
     for (const value of known) { low = Math.min(low, value); high = Math.max(high, value); }
-    if (low > 0 && (figure.percent || low < high / 2)) low = 0;
+    if (low > 0 && (figure.percent || low < high / 2 || low === high)) low = 0;
     let vertical = ticks(low, high, 4);
     if (figure.percent) vertical = vertical.filter((value) => value < 1 + 1e-9);
     if (vertical.length < 2) vertical = [0, 1];
@@ -73,20 +75,22 @@
     const horizontal = ticks(places[0] ?? 0, places.at(-1) ?? 1, Math.max(2, Math.floor(width / 90)));
     const [left, right] = [places[0] ?? 0, Math.max(places.at(-1) ?? 1, (places[0] ?? 0) + 1e-9)];
     const [bottom, top] = [vertical[0], Math.max(vertical.at(-1), high)];
+    const names = vertical.map((value) => label(value, vertical[1] - vertical[0], figure.percent));
+    const edge = 6.8 * Math.max(4, ...names.map((name) => name.length)) + 10;
     return {
-      vertical, horizontal: horizontal.filter((value) => value >= left - 1e-9 && value <= right + 1e-9),
-      x: (value) => margin.left + ((value - left) / (right - left)) * (width - margin.left - margin.right),
+      edge, names, vertical, horizontal: horizontal.filter((value) => value >= left - 1e-9 && value <= right + 1e-9),
+      x: (value) => edge + ((value - left) / (right - left)) * (width - edge - margin.right),
       y: (value) => height - margin.bottom - ((value - bottom) / (top - bottom)) * (height - margin.bottom - margin.top),
     };
   }
 
-  function frame(svg, figure, { x, y, vertical, horizontal }, width, height) {
+  function frame(svg, figure, { edge, names, x, y, vertical, horizontal }, width, height) {
     const base = height - margin.bottom;
-    for (const value of vertical) {
-      svg.append(shape("line", { class: "grid", x1: margin.left, x2: width - margin.right, y1: y(value), y2: y(value) }));
-      svg.append(shape("text", { x: margin.left - 6, y: y(value) + 4, "text-anchor": "end" }, label(value, vertical[1] - vertical[0], figure.percent)));
-    }
-    svg.append(shape("path", { class: "axis", d: `M${margin.left} ${base}H${width - margin.right}` }));
+    vertical.forEach((value, i) => {
+      svg.append(shape("line", { class: "grid", x1: edge, x2: width - margin.right, y1: y(value), y2: y(value) }));
+      svg.append(shape("text", { x: edge - 6, y: y(value) + 4, "text-anchor": "end" }, names[i]));
+    });
+    svg.append(shape("path", { class: "axis", d: `M${edge} ${base}H${width - margin.right}` }));
     for (const value of horizontal) {
       svg.append(shape("path", { class: "axis", d: `M${x(value)} ${base}v4` }));
       const text = axis.name === "tokens" ? short(value) : label(value, horizontal.length > 1 ? horizontal[1] - horizontal[0] : 1, false);
@@ -139,7 +143,9 @@
       const place = holder.place(axis.values[cursor]);
       group.append(shape("path", { class: "cross", d: `M${place} ${margin.top}V${height - margin.bottom}` }));
       const text = axis.name === "minutes" ? axis.values[cursor].toFixed(1) : whole(axis.values[cursor]);
-      group.append(shape("text", { class: "at", x: Math.min(Math.max(place, 30), width - 30), y: height - margin.bottom + 16, "text-anchor": "middle" }, text));
+      const [middle, wide] = [Math.min(Math.max(place, 30), width - 30), 7.5 * text.length + 12];
+      group.append(shape("rect", { class: "under", x: middle - wide / 2, y: height - margin.bottom + 5, width: wide, height: 15 }));
+      group.append(shape("text", { class: "at", x: middle, y: height - margin.bottom + 16, "text-anchor": "middle" }, text));
     }
     const words = figure.lines.map((line, n) => {
       const values = data.columns[line.key];
