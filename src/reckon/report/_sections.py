@@ -130,7 +130,7 @@ def recipe_section(folder: Folder) -> Html:
             tag("pre", folder.recipe_text),
             tag("h3", "Environment"),
             table(
-                "The machine and the versions: with the same ones the numbers are the same.",
+                "Numbers repeat bit for bit where torch, NumPy, CPU and threads are the same.",
                 [],
                 [(name, _plain(value)) for name, value in folder.environment.items()],
                 class_="pairs",
