@@ -124,6 +124,48 @@ def test_greedy_and_samples_side_by_side():
     assert [r.group for r in evaluation.responses] == [0] * 4 + [1] * 4
 
 
+def test_two_samples_can_vote_and_five_make_a_ladder():
+    two = evaluate(Says({"p0": ["5", "0"]}), Fixed(problems(1)), k=2, greedy=False, rng=RNG).metrics
+    assert (two["majority"], two["pass@2"]) == (0.0, 1.0)  # a tie: the first seen, which is wrong
+    five = evaluate(Says({"p0": ["0"] * 5}), Fixed(problems(1)), k=5, greedy=False, rng=RNG).metrics
+    assert [name for name in five if name.startswith("pass@") and "/" not in name] == [
+        "pass@1",
+        "pass@2",
+        "pass@4",
+        "pass@5",
+    ]
+
+
+def test_a_vote_nobody_can_judge_is_unknown():
+    """p0: nothing read, and one answer unknown; p1: the winner's verdicts are unknown, then right, then wrong."""
+    evaluation = evaluate(Says({"p0": ["?", "!"], "p1": ["?", "?"]}), Fixed(problems(2)), k=2, greedy=False, rng=RNG)
+    rows = evaluation.responses
+    assert math.isnan(summarize(rows[:2])["majority"])
+    voted = [replace(rows[2], outcome=outcome, parsed="1") for outcome in (None, 1.0, 0.0)]
+    assert summarize([*rows[:2], *voted])["majority"] == 1.0
+
+
+def test_every_response_keeps_its_own_length():
+    evaluation = evaluate(Says({"p0": ["0"], "p1": ["12345"]}), Fixed(problems(2)), rng=RNG)
+    assert [len(r.tokens) for r in evaluation.responses] == [2, 6]  # the end token counts
+    assert [len(r.logprobs) for r in evaluation.responses] == [2, 6]
+    assert evaluation.metrics["length/mean"] == 4.0
+
+
+def test_every_chunk_draws_from_numbers_of_its_own():
+    class Noting(Says):
+        keys = ()
+
+        def sample(self, problems, k, rng, prefixes=None):
+            self.keys += (rng.key,)
+            return super().sample(problems, k, rng)
+
+    policy = Noting({f"p{i}": ["0", "0"] for i in range(130)})
+    evaluation = evaluate(policy, Fixed(problems(130)), k=2, rng=RNG)
+    assert len(set(policy.keys)) == 3
+    assert [r.group for r in evaluation.responses] == [i // 3 for i in range(390)]
+
+
 def test_per_domain():
     posed = [*problems(2, "odd"), Problem(id="p9", prompt="9?", answer="9", domain="even")]
     score = evaluate(Says({"p0": ["0"], "p1": ["5"], "p9": ["9"]}), Fixed(posed), rng=RNG).metrics

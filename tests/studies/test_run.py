@@ -69,6 +69,8 @@ def test_a_full_run(tmp_path, capsys):
     assert f"`reckon study toy --out {tmp_path}`" in page
     assert "Cells not run: none." in page
     assert "Mind the slope." in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "cells", "curves.png", "results.json"]
+    assert not list(tmp_path.glob("cells/.*"))
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "seen  Steep ends higher" in capsys.readouterr().out
 
