@@ -14,6 +14,7 @@ from reckon.recipe._running import (
 )
 from reckon.recipe._settings import describe, settings
 from reckon.recipe._single import Step, make_task, open_target
+from reckon.recipe._tables import kinds_table, methods_table
 
 __all__ = [
     "KINDS",
@@ -23,9 +24,11 @@ __all__ = [
     "Step",
     "columns_of",
     "describe",
+    "kinds_table",
     "load_kind",
     "load_run",
     "make_task",
+    "methods_table",
     "open_target",
     "read_evaluation",
     "resume_run",

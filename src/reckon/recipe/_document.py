@@ -49,9 +49,13 @@ class Document:
 
     def error(self, keys: Keys, sentence: str) -> InputError:
         """An error that begins with the place of `keys`, or of the nearest thing around it that was written down."""
+        return InputError(f"{self.place(keys)}: {sentence}")
+
+    def place(self, keys: Keys) -> str:
+        """Where `keys`, or the nearest thing around it, was written down."""
         while keys and keys not in self.places:
             keys = keys[:-1]
-        return InputError(f"{self.places.get(keys, self.name)}: {sentence}")
+        return self.places.get(keys, self.name)
 
     def override(self, text: str) -> None:
         """Sets one value from `key.sub=value`; the value is read as YAML."""

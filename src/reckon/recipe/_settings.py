@@ -20,9 +20,11 @@ import pydantic
 from pydantic.fields import FieldInfo
 
 import reckon.types as nouns
-from reckon.errors import InputError
+from reckon.errors import InputError, MissingError
 from reckon.recipe._document import Document, Keys, did_you_mean, nearest
 from reckon.types import Json
+
+_JSON = {"Json": pydantic.JsonValue}  # ours names itself in its own definition, which only a checker understands
 
 Check: TypeAlias = Callable[[Document, Keys, Json, object], object]  # (document, keys, value, annotation) to the value
 
@@ -75,7 +77,7 @@ def arguments(target: Callable[..., object]) -> tuple[Setting, ...]:
         if name not in INJECTED:
             holder = types.SimpleNamespace(__annotations__={name: annotation})
             annotation = (
-                typing.get_type_hints(holder, names | vars(module), {}, include_extras=True)[name]
+                typing.get_type_hints(holder, names | vars(module) | _JSON, {}, include_extras=True)[name]
                 if module
                 else annotation
             )
@@ -151,6 +153,8 @@ def construct(document: Document, keys: Keys, target: Callable[..., object], val
     """Calls `target`; what it has against the values together is told with their place."""
     try:
         return target(**values)
+    except MissingError as error:
+        raise MissingError(f"{document.place(keys)}: `{dotted(keys)}`: {error}") from error
     except InputError as error:
         named = [
             name
@@ -232,6 +236,7 @@ def describe(annotation: object) -> str:
         None: "null",
         type(None): "null",
         object: "any value",
+        pydantic.JsonValue: "any value",
     }
     if annotation in simple:
         return simple[annotation]

@@ -1,0 +1,119 @@
+import inspect
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from reckon.errors import InputError
+from reckon.losses import Objectives
+from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, reinforce, rloo
+from reckon.recipe import Recipe, methods_table, snake_case
+from reckon.samplers import Uniform
+from reckon.types import Problem, Verdict
+
+
+@dataclass(frozen=True)
+class Task:
+    name: str = "one"
+
+    def problems(self, split):
+        return [Problem(id="0", prompt="x", answer="y")]
+
+    def check(self, problem, text):
+        return Verdict(outcome=1.0, answer=text, reason="right")
+
+
+# What the papers say, in the words of parts: arXiv numbers in reckon.methods.
+PAPERS = [
+    # GRPO: normalized with the deviation, clip 0.2 both ways, mean within a response and then over responses
+    (grpo(Task()), "All()", "GroupNormalized(std=True", "low=0.2, high=0.2", "token", "sequences", None),
+    # Dr. GRPO: no deviation; sums over tokens divided by a constant
+    (dr_grpo(Task(), limit=64), "All()", "GroupNormalized(std=False", "low=0.2, high=0.2", "token", "constant", 64),
+    # DAPO: groups of equal outcomes dropped, clip 0.2 and 0.28, mean over all tokens
+    (dapo(Task(), limit=64), "DropEqual()", "GroupNormalized(std=True", "low=0.2, high=0.28", "token", "tokens", None),
+    # GSPO: one ratio a response, clip 3e-4 and 4e-4
+    (gspo(Task()), "All()", "GroupNormalized(std=True", "low=0.0003, high=0.0004", "sequence", "sequences", None),
+]
+
+
+@pytest.mark.parametrize(
+    ("parts", "keep", "advantage", "clip", "level", "average", "length"),
+    PAPERS,
+    ids=["grpo", "dr_grpo", "dapo", "gspo"],
+)
+def test_ratio_methods_are_what_their_papers_say(parts, keep, advantage, clip, level, average, length):
+    assert isinstance(parts.sampler, Uniform)
+    assert repr(parts.keep) == keep
+    assert repr(parts.advantage).startswith(advantage)
+    assert clip in repr(parts.objective)
+    assert (parts.objective.level, parts.objective.average, parts.objective.length) == (level, average, length)
+    assert "Verifier(right=1.0, wrong=0.0)" in repr(parts.reward.parts["correct"])
+
+
+def test_dapo_charges_for_length_over_the_last_fifth():
+    overlong = dapo(Task(), limit=20480).reward.parts["overlong"]
+    assert (overlong.l_max, overlong.buffer) == (20480, 4096)  # section 4.1: expected 16,384 and 4,096 more
+    assert dapo(Task(), limit=3).reward.parts["overlong"].buffer == 1
+
+
+@pytest.mark.parametrize(("method", "advantage"), [(rloo, "LeaveOneOut()"), (reinforce, "BatchMean()")])
+def test_policy_gradient_methods_sum_over_a_responses_tokens(method, advantage):
+    parts = method(Task())
+    assert repr(parts.advantage) == advantage
+    assert repr(parts.objective) == "PolicyGradient(average='constant', length=1)"
+
+
+def test_reinforce_with_a_running_baseline():
+    assert repr(reinforce(Task(), decay=0.5).advantage) == "RunningMean(decay=0.5)"
+
+
+def test_kl_stands_where_the_papers_put_it():
+    frozen = object()
+    objective = grpo(Task(), kl=0.04, reference=frozen).objective
+    assert isinstance(objective, Objectives)
+    penalty = objective.parts["kl"]
+    assert (penalty.reference, penalty.coef, penalty.estimator) == (frozen, 0.04, "k3")
+    charge = rloo(Task(), kl=0.05, reference=frozen).reward.parts["kl"]
+    assert (charge.reference, charge.coef) == (frozen, 0.05)
+    for method in (grpo, rloo):
+        with pytest.raises(InputError, match="needs a reference"):
+            method(Task(), kl=0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_its_source_and_its_recipe(name, tmp_path, monkeypatch):
+    first = (inspect.getdoc(METHODS[name]) or "").split("\n")[0]
+    assert re.search(r"arXiv:\d{4}\.\d{5}|doi:", first)
+    (tmp_path / "own.py").write_text(
+        "from reckon.types import Problem, Verdict\n"
+        "class One:\n"
+        "    name = 'one'\n"
+        "    def problems(self, split): return [Problem(id=split, prompt='x', answer='y')]\n"
+        "    def check(self, problem, text): return Verdict(outcome=1.0, answer=text, reason='right')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    recipe = Recipe.parse(f"model: tiny\nmethod: {name}\ntask: 'own.py:One'\n")
+    made, direct = recipe.build(None), METHODS[name](Task(), **_limit(name, recipe.sampling.max_new_tokens))
+    for role in ("keep", "reward", "advantage", "objective"):
+        assert getattr(made, role) == getattr(direct, role)
+
+
+def test_the_table_in_the_docs_is_the_one_that_is_generated():
+    page = Path(__file__).parent.parent / "docs" / "methods.md"
+    assert methods_table() in page.read_text(), (
+        "docs/methods.md is out of date: python -c 'from reckon.recipe import methods_table; print(methods_table())'"
+    )
+
+
+def test_the_table_has_every_method_and_its_parts():
+    lines = methods_table().splitlines()[2:]
+    assert [line.split("|")[1].strip().strip("`") for line in lines] == list(METHODS)
+    for line, method in zip(lines, METHODS.values(), strict=True):
+        parts = method(Task(), **({"limit": 8} if "limit" in inspect.signature(method).parameters else {}))
+        for role in ("sampler", "keep", "advantage", "objective"):
+            assert snake_case(type(getattr(parts, role)).__name__) in line
+
+
+def _limit(name, limit):
+    return {"limit": limit} if "limit" in inspect.signature(METHODS[name]).parameters else {}
