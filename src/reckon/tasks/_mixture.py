@@ -39,7 +39,7 @@ class _Joined(Sequence[Problem]):
             problem,
             id=f"{name}/{problem.id}",
             domain=name,
-            columns={**problem.columns, "inner_id": problem.id, "inner_domain": problem.domain},
+            columns={**problem.columns, "inner": [problem.id, problem.domain, problem.columns.get("inner")]},
         )
 
 
@@ -83,6 +83,9 @@ class Mixture:
 
 def _inner(problem: Problem) -> Problem:
     """The problem as its own task made it."""
-    columns = dict(problem.columns)
-    identity, domain = str(columns.pop("inner_id")), str(columns.pop("inner_domain"))
-    return replace(problem, id=identity, domain=domain, columns=columns)
+    inner = problem.columns["inner"]
+    assert isinstance(inner, list)
+    columns = {key: value for key, value in problem.columns.items() if key != "inner"}
+    if inner[2] is not None:  # a mixture in a mixture
+        columns["inner"] = inner[2]
+    return replace(problem, id=str(inner[0]), domain=str(inner[1]), columns=columns)

@@ -70,7 +70,7 @@ class ChainArithmetic:
         return self.noisy_solution(problem, 0.0, Rng((0,)))
 
     def noisy_solution(self, problem: Problem, error: float, rng: Rng) -> str:
-        """A solution that errs at each step with probability `error`, in any of nine ways, and goes on from what it wrote.
+        """A solution that errs at each step with probability `error`, in any of nine ways, and goes on from there.
 
         Its last digit is right with probability 0.1 + 0.9 (1 - 10/9 error)^operations.
         """
@@ -190,7 +190,7 @@ class RunningSums:
         for line in text.splitlines(keepends=True):
             marks = sorted([*_EQUATION.finditer(line), *_TOTAL.finditer(line)], key=lambda match: match.start())
             begin = start
-            for match, following in zip(marks, [*marks[1:], None], strict=True):
+            for place, match in enumerate(marks, start=1):
                 result = int(match["result"])
                 if match.re is _EQUATION:
                     operands = _operands_of(match["sum"])
@@ -199,7 +199,7 @@ class RunningSums:
                     used, written = used + len(operands) - 1, result
                 else:
                     valid = result == written and used >= len(numbers)
-                end = start + (match.end() if following is not None else len(line))
+                end = start + (match.end() if place < len(marks) else len(line))
                 steps.append(Step(start=begin, end=end, valid=valid))
                 begin = end
             if not marks and line.strip():
