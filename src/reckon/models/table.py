@@ -190,7 +190,7 @@ class TablePolicy:
         self._optimizer.zero_grad()
         outputs = self._forward(seq, tuple(want))
         value = loss(outputs, columns).sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         assert self.logits.grad is not None
         metrics = {
             "policy/loss": float(value.detach()),
