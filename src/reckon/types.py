@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 Message: TypeAlias = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
 Chat: TypeAlias = tuple[Message, ...]
 Metrics: TypeAlias = dict[str, float]  # "room/name/statistic" to a number
@@ -26,7 +26,9 @@ Columns: TypeAlias = "Mapping[str, Tensor]"  # each [N] or [N, T], cut by rows a
 Split: TypeAlias = Literal["train", "dev", "test"]
 Kind: TypeAlias = Literal["reward", "advantage", "weight"]
 Want: TypeAlias = Literal["logprobs", "entropy", "values", "hidden"]
-Reason: TypeAlias = Literal["right", "wrong", "partial", "no answer", "ambiguous", "timed out", "crashed", "no reference"]
+Reason: TypeAlias = Literal[
+    "right", "wrong", "partial", "no answer", "ambiguous", "timed out", "crashed", "no reference"
+]
 
 
 class End(enum.IntEnum):
@@ -187,7 +189,7 @@ class Rollouts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Seen:
-    """Every rollout generated for one step, the dropped ones too: what a sampler learns from and a budget is charged."""
+    """Every rollout generated for one step, dropped ones too: what a sampler learns from and a budget is charged."""
 
     problems: tuple[Problem, ...]  # M, one for each rollout
     outcome: Tensor  # [M] float32, NaN = unknown
@@ -282,7 +284,9 @@ class Outputs:
     hidden: Tensor | None = None  # [n, T, D] float32: the last hidden state after reading the token
 
 
-Loss: TypeAlias = "Callable[[Outputs, Columns], Tensor]"  # [n, T] or [n]; summed by `step`, so it carries its denominators
+Loss: TypeAlias = (
+    "Callable[[Outputs, Columns], Tensor]"  # [n, T] or [n]; summed by `step`, so it carries its denominators
+)
 
 
 @runtime_checkable
@@ -346,7 +350,7 @@ class Policy(Model, Protocol):
     def sample(
         self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
     ) -> Rollouts:
-        """k responses to each problem, continuing the G token `prefixes` where given."""
+        """Draws k responses to each problem, continuing the G token `prefixes` where given."""
         ...
 
     def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
@@ -359,7 +363,7 @@ class Sampler(Protocol):
     """Which problems to pose next."""
 
     def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
-        """n problems."""
+        """Gives n problems."""
         ...
 
     def learn(self, seen: Seen) -> Metrics:
@@ -421,7 +425,7 @@ class Objective(Protocol):
         ...
 
     def prepare(self, batch: Batch, credit: Credit) -> Columns:
-        """What the loss needs beside the outputs, made once for a whole mini-batch: denominators, reference log-probs."""
+        """What the loss needs beside the outputs, made once for a mini-batch: denominators, reference log-probs."""
         ...
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -192,9 +193,8 @@ def test_prompts_the_model_cannot_read(make, prompt, match):
 
 def test_chat_templates_and_system_messages(make):
     model = make(sampling=Sampling(max_new_tokens=1, system="S"))
-    model.tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}{% if add_generation_prompt %}>{% endif %}"
-    )
+    each = "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    model.tokenizer.chat_template = each + "{% if add_generation_prompt %}>{% endif %}"
     chat = ({"role": "system", "content": "own"}, {"role": "user", "content": "q"})
     rollouts = model.greedy([Problem(id="a", prompt="q"), Problem(id="b", prompt=chat)])
     assert [model.tokenizer.decode(p) for p in rollouts.seq.prompts] == ["[system]S[user]q>", "[system]own[user]q>"]
@@ -213,9 +213,7 @@ def test_resumed_learning_is_bit_for_bit(make, ragged):
     straight = make(optimizer=Optimization(lr=1e-2, warmup=2))
     for _ in range(2):
         straight.step(ragged, scale, nll)
-    saved = {k: ({n: t.clone() if torch.is_tensor(t) else t for n, t in v.items()} if k == "weights" else v)
-             for k, v in straight.state_dict().items()}  # fmt: skip
-    saved["adamw"] = {n: {k: v.clone() for k, v in m.items()} for n, m in saved["adamw"].items()}
+    saved = copy.deepcopy(straight.state_dict())
     straight.step(ragged, scale, nll)
     resumed = make(optimizer=Optimization(lr=1e-2, warmup=2))
     resumed.load_state_dict(saved)

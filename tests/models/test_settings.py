@@ -34,7 +34,10 @@ def test_learning_rates(settings, rates):
         (lambda: Optimization(epochs=0), "optimizer.epochs"),
         (lambda: Optimization(minibatches=0), "optimizer.minibatches"),
         (lambda: Optimization(clip=0.0), "optimizer.clip"),
-        (lambda: Optimization(schedule="cosine"), r"`optimizer.total` is None, but must be given for schedule 'cosine'"),
+        (
+            lambda: Optimization(schedule="cosine"),
+            r"`optimizer.total` is None, but must be given for schedule 'cosine'",
+        ),
         (lambda: Lora(rank=0), "lora.rank"),
     ],
 )

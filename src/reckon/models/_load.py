@@ -27,7 +27,7 @@ def find_device(name: str = "auto") -> torch.device:
 def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 matrix products are native here; emulated ones are slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         flags = Path("/proc/cpuinfo")
         text = flags.read_text() if flags.exists() else ""

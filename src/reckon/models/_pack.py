@@ -1,4 +1,4 @@
-"""Where every token of a micro-batch stands: groups packed side by side, each prompt once, its answers attending to it."""
+"""Where every token of a micro-batch stands: groups side by side, each prompt once, its answers attending to it."""
 
 from __future__ import annotations
 

@@ -112,7 +112,9 @@ def draw(
     inputs, mask = left_padded(prompts, device)
     cache = DynamicCache(config=network.config)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    out = network(input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
+    out = network(
+        input_ids=inputs, attention_mask=mask, position_ids=positions, past_key_values=cache, logits_to_keep=1
+    )
     logits = out.logits[:, -1].float()[group]
     cache.batch_select_indices(group)
     mask, position = mask[group], positions[group, -1]
@@ -147,11 +149,9 @@ def draw(
     return Drawn(tokens=tokens[:, :longest], mask=seen, logprobs=logprobs[:, :longest], end=end)
 
 
-def _stopped(
-    tokens: Tensor, running: Tensor, stop: tuple[str, ...], tail: Callable[[list[int]], str]
-) -> Tensor:
-    """[n] bool: which running rows have just completed a stop string. A token adds a character or more, so a tail of as
-    many tokens as the longest stop string has bytes always holds it."""
+def _stopped(tokens: Tensor, running: Tensor, stop: tuple[str, ...], tail: Callable[[list[int]], str]) -> Tensor:
+    """[n] bool: which running rows have just completed a stop string."""
+    # A token that adds text adds a byte or more, so as many tokens as the longest string has bytes hold it.
     window = max(len(text.encode()) for text in stop) + 1
     hit = torch.zeros_like(running)
     for row in running.nonzero().squeeze(1).tolist():

@@ -43,7 +43,7 @@ class Sampling:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimization:
-    """How a model learns: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101) with a schedule and a clipped gradient."""
+    """How a model learns: AdamW (Loshchilov and Hutter 2019, arXiv:1711.05101), a schedule, a clipped gradient."""
 
     lr: float = 1e-6
     schedule: Schedule = "constant"  # after the warm-up; linear and cosine go down to 0 at `total`

@@ -34,6 +34,7 @@ def update(
         # From the second step on a ratio compares two passes of the learner; the sampler's own log-probs would add the
         # rounding of another kernel to it.
         logprobs = model.outputs(batch.seq).logprobs
+        assert logprobs is not None
         batch = replace(batch, rollouts=replace(batch.rollouts, logprobs=logprobs))
     trains = credit.mask.any(dim=1)
     groups = batch.seq.group[trains].unique()

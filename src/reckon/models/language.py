@@ -105,7 +105,7 @@ class LanguageModel:
     def sample(
         self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
     ) -> Rollouts:
-        """k responses to each of G problems.
+        """Draws k responses to each of G problems.
 
         Each row draws from numbers of its own, named by (rng, place of its problem, place among the k), so that it does
         not depend on what else is in the batch.
@@ -174,7 +174,7 @@ class LanguageModel:
                 )
 
     def tokenize(self, problems: Sequence[Problem], texts: Sequence[str]) -> Sequences:
-        """Given responses as the tokens this model would have sampled: cut apart from the prompt, ended by the end token.
+        """Given responses as tokens, each cut apart from its prompt and ended by the end token, as if sampled.
 
         Args:
             problems: N problems; each response stands in a group of its own.
@@ -209,7 +209,7 @@ class LanguageModel:
         A gradient that is not finite makes no step, and "policy/skipped" says so.
 
         Returns:
-            "policy/loss", "policy/grad_norm" (before clipping), "policy/lr", "policy/skipped" (0 or 1), and whatever the
+            "policy/loss", "policy/grad_norm" (before clipping), "policy/lr", "policy/skipped" (0 or 1), and what the
             loss's own `diagnostics(outputs, columns)` adds up to, if it has one.
         """
         want = tuple(want)
@@ -313,10 +313,12 @@ class LanguageModel:
         """Takes up exactly where `state_dict` left off."""
         weights, moments = state["weights"], state["adamw"]
         if set(weights) != set(self._trained):  # type: ignore[arg-type]
-            raise InputError("the checkpoint is of another model: its weights have other names. Use the run's own recipe.")
+            raise InputError(
+                "the checkpoint is of another model: its weights have other names. Use the run's own recipe."
+            )
         with torch.no_grad():
             for name, parameter in self._trained.items():
-                parameter.copy_(weights[name])  # type: ignore[index, call-overload]
+                parameter.copy_(weights[name])  # type: ignore[index]
         optimizer = self._adamw.state_dict()
         optimizer["state"] = {i: moments[name] for i, name in enumerate(self._trained) if name in moments}  # type: ignore
         self._adamw.load_state_dict(optimizer)
@@ -417,7 +419,9 @@ def _add_adapters(network: PreTrainedModel, lora: Lora) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the adapters' first weights are the same in every run and at every resume
         network.add_adapter(
-            LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
+            LoraConfig(
+                r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+            )
         )
     network.eval()
 

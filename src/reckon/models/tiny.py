@@ -28,7 +28,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_network(*, layers: int = 2, width: int = 96, heads: int = 4, context: int = 256, seed: int = 0) -> LlamaForCausalLM:
+def make_network(
+    *, layers: int = 2, width: int = 96, heads: int = 4, context: int = 256, seed: int = 0
+) -> LlamaForCausalLM:
     """A Llama-shaped network with random weights drawn from `seed`, whatever the global random state is."""
     tokenizer = make_tokenizer()
     config = LlamaConfig(
