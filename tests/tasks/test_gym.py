@@ -137,7 +137,16 @@ def test_answers_that_would_run_code_are_not_evaluated(answer, tmp_path, monkeyp
 
 @pytest.mark.parametrize(
     "answer",
-    ["3*x**2 + 1", "x**2/2 + C", "sin(x)*exp(2*x)", "(x + 1)*(x - 1)", "[1, 2]", "[['_', 'Q'], ['Q', '_']]", "1.5"],
+    [
+        "3*x**2 + 1",
+        "x**2/2 + C",
+        "sin(x)*exp(2*x)",
+        "Integral(x*sin(x), x) + C",
+        "(x + 1)*(x - 1)",
+        "[1, 2]",
+        "[['_', 'Q'], ['Q', '_']]",
+        "1.5",
+    ],
 )
 def test_ordinary_answers_are_evaluated(answer):
     assert harmless(answer)
@@ -194,5 +203,6 @@ def test_not_installed(monkeypatch):
 
 
 def test_the_room_needs_neither_torch_nor_the_extras():
-    code = "import sys, reckon.tasks; assert not {'torch', 'sympy', 'reasoning_gym', 'datasets', 'pyarrow'} & set(sys.modules)"
+    heavy = {"torch", "sympy", "reasoning_gym", "datasets", "pyarrow"}
+    code = f"import sys, reckon.tasks; assert not {heavy} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

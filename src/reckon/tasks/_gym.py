@@ -23,7 +23,7 @@ from reckon.tasks._splits import Draft, Generated, check_sizes
 from reckon.types import Json, Problem, Rng, Split, Step, Verdict
 
 SHARES = (0.5, 0.25, 0.25)  # generating is slow here, so that a split must not be rare
-_FUNCTIONS = re.compile(r"sqrt|a?(?:sin|cos|tan)h?|sec|csc|cot|exp|log|ln|[Aa]bs|pi|E|C")
+_FUNCTIONS = re.compile(r"sqrt|a?(?:sin|cos|tan)h?|sec|csc|cot|exp|log|ln|[Aa]bs|pi|E|C|Integral")
 _PLAIN = re.compile(r"[\w\s+\-*/^().,=\[\]'\"{}:<>&|~%!?$]*")
 
 
