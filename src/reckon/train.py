@@ -10,7 +10,7 @@ from typing import Literal
 from reckon.credit import credit_metrics
 from reckon.errors import InputError
 from reckon.rewards import reward_metrics
-from reckon.runs import Progress, Run, interruptible
+from reckon.runs import Progress, Run, interruptible, peak_memory
 from reckon.samplers import Refill, collect, collect_metrics
 from reckon.types import Metrics, Parts, Policy, Rng, Rollouts, Stateful, Task, Verdict
 
@@ -35,9 +35,7 @@ class Plan:
                 raise InputError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
 
 
-def train(
-    policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evaluate: Evaluate | None = None
-) -> bool:
+def train(policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evaluate: Evaluate | None = None) -> bool:
     """Trains `policy` on `task` until the plan is done or somebody presses Ctrl-C, going on from the run's checkpoint.
 
     Args:
@@ -64,7 +62,15 @@ def train(
         for step in range(start, plan.steps):
             rng, began = Rng((plan.seed, step)), time.perf_counter()
             batch = collect(
-                parts.sampler, policy, verify, parts.keep, plan.prompts, plan.answers, rng, step=step, refill=plan.refill
+                parts.sampler,
+                policy,
+                verify,
+                parts.keep,
+                plan.prompts,
+                plan.answers,
+                rng,
+                step=step,
+                refill=plan.refill,
             )
             sampled = time.perf_counter()
             streams = parts.reward.assess(batch, rng.child("reward"))
@@ -73,6 +79,7 @@ def train(
             metrics |= policy.update(parts.objective, batch, credit, rng.child("update"))
             metrics |= parts.sampler.learn(batch.seen)
             metrics |= {"time/sample": sampled - began, "time/update": time.perf_counter() - sampled}
+            metrics["memory/peak_mib"] = peak_memory()
             if evaluate is not None:
                 metrics |= evaluate(policy, step + 1)
             run.record(step + 1, batch, streams, credit, batch.verdicts)

@@ -1,8 +1,16 @@
-"""Language models that answer, score and learn; tables and small nets that do the same in milliseconds."""
+"""Language models that answer, score and learn; tables that do the same in milliseconds.
+
+The language model is imported when it is first used: a table needs no transformers.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from reckon.models._settings import Lora, Optimization, Sampling
 from reckon.models._store import BUILT_IN, cache_folder, fetch, listing, remove
-from reckon.models.language import LanguageModel, Reference, load_model
+
+if TYPE_CHECKING:
+    from reckon.models.language import LanguageModel, Reference, load_model
 
 __all__ = [
     "BUILT_IN",
@@ -17,3 +25,9 @@ __all__ = [
     "load_model",
     "remove",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("LanguageModel", "Reference", "load_model"):
+        return getattr(import_module("reckon.models.language"), name)
+    raise AttributeError(f"module 'reckon.models' has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """A run's folder: recipe, metrics, rollouts, evaluations and checkpoints; resuming is exact."""
 
+from reckon.runs._environment import peak_memory
 from reckon.runs._interrupt import Interrupt, interruptible
 from reckon.runs._metrics import read_metrics
 from reckon.runs._progress import Progress
@@ -24,6 +25,7 @@ __all__ = [
     "evaluation_table",
     "interruptible",
     "make_table",
+    "peak_memory",
     "read_evaluations",
     "read_metrics",
     "read_rollouts",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import subprocess
 import sys
 import uuid
@@ -36,6 +37,17 @@ def environment() -> dict[str, Json]:
         "cores": os.cpu_count(),
         "threads": _threads(),
     }
+
+
+def peak_memory() -> float:
+    """The most memory this process has held so far, in MiB: on the GPU where one was used, else in main memory."""
+    if "torch" in sys.modules:
+        import torch
+
+        if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+            return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # ru_maxrss is in bytes there, in KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def changes(before: Mapping[str, Json], now: Mapping[str, Json]) -> str:

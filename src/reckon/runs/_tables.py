@@ -43,7 +43,7 @@ EVALUATIONS: Mapping[str, str] = {
     "greedy": "bool",
 }
 _NULLABLE = {"answer", "outcome", "parsed", "reason", "advantages"}
-_STREAM = re.compile(r"stream/[^/]+(/tokens)?")
+_STREAM = re.compile(r"stream/[^/]+(/[^/]+)?(/tokens)?")
 
 
 def rollout_table(
