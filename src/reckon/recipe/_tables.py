@@ -46,7 +46,7 @@ def kinds_table(role: Role) -> str:
     return "\n".join(lines)
 
 
-_LIMIT = 256  # tokens, where a method asks for the limit
+_LIMIT = 1000  # tokens, where a method asks for the limit
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Anything:
 def _part(part: Part) -> str:
     defaults = settings(part.target)
     changed = [
-        f"{name} " + ("limit" if value == _LIMIT else json.dumps(plain(value)).strip('"'))
+        f"{name} " + json.dumps(plain(value)).strip('"')
         for name, value in part.settings.items()
         if value != defaults[name].default
     ]
