@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from reckon.errors import InputError, MissingError
@@ -363,13 +364,22 @@ def test_paths_begin_beside_the_recipe_whatever_the_folder(load, folder, tmp_pat
 
 @pytest.mark.parametrize("method", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "{kind: grpo, kl: 0.04}"])
 def test_a_resolved_recipe_loads_as_itself(load, method):
-    recipe = load(f"method: {method}\nreward: {{correct: verifier, mine: {{kind: 'own.py:score', weight: 1e-2}}}}")
+    recipe = load(
+        f"""
+        method: {method}
+        reward:
+          correct: {{kind: verifier, watch: true}}
+          mine: {{kind: "own.py:score", weight: 1e-2}}
+          form: {{kind: format, weight: 0.3, watch: true}}
+        """
+    )
     again = Recipe.parse(recipe.to_yaml(), name="recipe.yaml")
     assert again.resolved() == recipe.resolved()
     assert again.optimizer == recipe.optimizer
     assert again.sampling == recipe.sampling
 
 
+@settings_of_hypothesis(max_examples=25)
 @given(
     lr=st.floats(1e-9, 1.0),
     high=st.floats(1e-6, 100.0),

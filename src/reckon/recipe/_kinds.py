@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from reckon.errors import ReckonError
@@ -94,15 +96,23 @@ def own_kind(document: Document, kind: str) -> str:
     return f"{located(document, path).absolute()}:{name}" if path else kind
 
 
+@functools.cache
+def _load(spec: str, written: int) -> Target:
+    """Runs the user's file once for each name and each time it was written."""
+    from reckon.rewards import load_function
+
+    return load_function(spec)
+
+
 def own_callable(document: Document, keys: Keys, spec: str) -> Target:
     """What `file.py:name` names; the file is looked for beside the recipe and in the current folder.
 
     Raises:
         InputError: there is no such file, it cannot be imported, or it has no such name; names the place in the recipe.
     """
-    from reckon.rewards import load_function
-
+    located_spec = own_kind(document, spec)
+    file = Path(located_spec.rpartition(":")[0])
     try:
-        return load_function(own_kind(document, spec))
+        return _load(located_spec, file.stat().st_mtime_ns if file.is_file() else 0)
     except ReckonError as error:
         raise document.error(keys, f"`{dotted(keys)}`: {error}") from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from reckon.recipe._document import Document, Keys
-from reckon.recipe._kinds import KINDS
+from reckon.recipe._kinds import KINDS, Target, find
 from reckon.recipe._parts import Part, part_of, read_part
 from reckon.recipe._settings import dotted, mapping, settings, typed
 from reckon.types import Json, Judges, Objective, Reward
@@ -26,7 +27,8 @@ class Named:
 
     def plain(self) -> dict[str, Json]:
         """As a recipe would write it."""
-        extra: dict[str, Json] = {name: getattr(self, name) for name in _extras(self.part)}
+        names = _extras("reward", self.part.target) if self.part.role == "reward" else []
+        extra: dict[str, Json] = {name: getattr(self, name) for name in names if not (self.watch and name == "weight")}
         return self.part.plain() | extra
 
 
@@ -100,29 +102,36 @@ def _read(document: Document, keys: Keys, role: Shared, value: Json, preset: Nam
     if isinstance(value, str):
         value = {"kind": value}
     given = dict(mapping(document, keys, value, f"a kind of {role}, or a mapping with its `kind` and settings"))
-    written: dict[str, Json] = {name: given.pop(name) for name in ("weight", "watch") if name in given}
+    extras = _extras(role, _target(document, keys, role, given.get("kind"), preset))
+    written = {name: given.pop(name) for name in extras if name in given}
     part = read_part(document, keys, role, given, preset.part if preset else None)
-    own = {name: inner for name, inner in written.items() if name not in _extras(part)}
-    if own:  # the kind has a setting of this name itself
-        part = read_part(document, keys, role, {**given, **own}, preset.part if preset else None)
     weight = preset.weight if preset else 1.0
     watch = preset.watch if preset else False
-    if "weight" in written and "weight" not in own:
+    if "weight" in written:
         weight = typing.cast("float", typed(document, (*keys, "weight"), written["weight"], float))
-    if "watch" in written and "watch" not in own:
+    if "watch" in written:
         watch = typing.cast("bool", typed(document, (*keys, "watch"), written["watch"], bool))
-    if watch and "weight" in written and "weight" not in own:
+    if watch and "weight" in written:
         raise document.error(
             (*keys, "weight"), f"`{dotted(keys)}` is only watched, so its `weight` is never used. Drop one of them."
         )
-    return Named(part=part, weight=weight, watch=watch)
+    return Named(part=part, weight=1.0 if watch else weight, watch=watch)
 
 
-def _extras(part: Part) -> list[str]:
-    """Which of `weight` and `watch` an entry has beside the settings of its kind."""
-    if part.role != "reward":
+def _target(document: Document, keys: Keys, role: Shared, kind: Json, preset: Named | None) -> Target | None:
+    """The class an entry is about; None where that is not said, or wrongly."""
+    if isinstance(kind, str):
+        return find(document, keys, role, kind)
+    return preset.part.target if kind is None and preset is not None else None
+
+
+def _extras(role: Shared, target: Target | None) -> list[str]:
+    """Which of `weight` and `watch` an entry has beside the settings of its kind, which keeps a setting of its own."""
+    if role != "reward":
         return []
-    return [name for name in ("weight", "watch") if name not in settings(part.target)]
+    # A plain function's arguments are the batch's columns, not settings.
+    own = {} if target is None or inspect.isfunction(target) else settings(target)
+    return [name for name in ("weight", "watch") if name not in own]
 
 
 def _names_parts(role: Shared, given: Mapping[str, Json], preset: Mapping[str, Named]) -> bool:
