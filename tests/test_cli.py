@@ -307,3 +307,30 @@ def test_help_has_panels(run):
     assert code == 0
     for panel in ("Train", "Judge", "Study"):
         assert panel in out
+
+
+def test_training_on_ones_own_data_with_ones_own_reward(run):
+    recipe = Path(__file__).parent.parent / "recipes" / "own-data.yaml"
+    short = ("model=tiny", "steps=1", "prompts=2", "answers=2", "sampling.max_new_tokens=4", "--quiet")
+    assert run("train", str(recipe), *short, "--out", "own")[0] == 0
+    (line,) = [line for line in metrics("own") if line["step"] == 1]
+    assert "reward/correct/mean" in line
+    assert 0 <= line["reward/brief/mean"] <= 0.2 + 1e-7  # its weight in float32; its own numbers are at most 1
+    Path("bad_reward.py").write_text("def bad(completions):\n    return [1 / 0 for _ in completions]\n")
+    code, _, err = run(
+        "train", str(recipe), *short, "--out", "bad", f"reward.brief.kind={Path.cwd()}/bad_reward.py:bad"
+    )
+    assert code == 2
+    assert "the reward function 'bad' raised ZeroDivisionError" in err
+    assert "bad_reward.py, line 2" in err
+
+
+def test_a_reward_without_answers_trains_where_no_verdict_is_known(run):
+    Path("questions.jsonl").write_text("".join(f'{{"prompt": "{i}?", "split": "train"}}\n' for i in range(4)))
+    Path("free.yaml").write_text(
+        "model: tiny\ntask: {kind: file, path: questions.jsonl}\nsampling: {max_new_tokens: 4}\nevaluate: null\n"
+        "reward: {kind: length, l_max: 4}\nsteps: 1\nprompts: 2\nanswers: 2\n"
+    )
+    code, _, err = run("train", "free.yaml", "--quiet")
+    assert (code, "Traceback" in err) == (0, False)
+    assert metrics("runs/free")[-1]["outcome/unknown"] == 1
