@@ -9,7 +9,7 @@ from reckon.errors import InputError
 from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient
 from reckon.rewards import KLReward, OverlongPenalty, Sum, Verifier
 from reckon.samplers import All, DropEqual, Uniform
-from reckon.types import Model, Parts, Task
+from reckon.types import Model, Parts, Refill, Task
 
 __all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "reinforce", "rloo"]
 
@@ -53,8 +53,6 @@ def dr_grpo(task: Task, *, limit: int, clip: float = 0.2) -> Parts:
 def dapo(task: Task, *, limit: int, buffer: int | None = None, low: float = 0.2, high: float = 0.28) -> Parts:
     """DAPO (Yu et al. 2025, arXiv:2503.14476): GRPO, but dynamic sampling, a wider upper clip, averaged over tokens.
 
-    Dynamic sampling needs a `Refill` of several rounds beside these parts.
-
     Args:
         task: poses the problems.
         limit: most tokens of a response, where the penalty for length is whole.
@@ -69,6 +67,7 @@ def dapo(task: Task, *, limit: int, buffer: int | None = None, low: float = 0.2,
         reward=Sum({"correct": Verifier(), "overlong": OverlongPenalty(l_max=limit, buffer=buffer)}),
         advantage=GroupNormalized(),
         objective=ClippedRatio(low=low, high=high, average="tokens"),
+        refill=Refill(rounds=8, on_short="fill"),
     )
 
 

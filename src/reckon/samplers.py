@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from reckon.types import (
     Metrics,
     Policy,
     Problem,
+    Refill,
     Rng,
     Rollouts,
     Sampler,
@@ -197,20 +198,6 @@ class Chain:
             decided = rule(rollouts.take(rows), outcome[rows], rng.child(number))
             use[rows] = torch.minimum(use[rows], decided)
         return use
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refill:
-    """What to do when a keep rule leaves fewer groups than asked for."""
-
-    rounds: int = 1  # how often problems may be drawn for one batch, the first time included
-    on_short: Literal["short", "fill", "error"] = "short"  # and if they still are too few
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise InputError(f"refill: `rounds` is {self.rounds}; it must be 1 or more.")
-        if self.on_short not in ("short", "fill", "error"):
-            raise InputError(f"refill: `on_short` is {self.on_short!r}; it must be short, fill or error.")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

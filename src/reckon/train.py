@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from reckon.credit import credit_metrics
 from reckon.errors import InputError
 from reckon.rewards import reward_metrics
 from reckon.runs import Progress, Run, interruptible, peak_memory
-from reckon.samplers import Refill, collect, collect_metrics
+from reckon.samplers import collect, collect_metrics
 from reckon.types import Metrics, Parts, Policy, Rng, Rollouts, Stateful, Task, Verdict
 
 Evaluate = Callable[[Policy, int], Metrics]  # the policy and the steps it has made; called between steps
@@ -25,7 +25,6 @@ class Plan:
     prompts: int = 8  # problems a step
     answers: int = 8  # responses to each
     seed: int = 0
-    refill: Refill = field(default_factory=Refill)
     save_every: int = 10  # steps between checkpoints; a better score on the dev split makes one too
     show: Literal["auto", "bar", "lines", "nothing"] = "auto"  # progress, on stderr
 
@@ -70,7 +69,7 @@ def train(policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evalua
                 plan.answers,
                 rng,
                 step=step,
-                refill=plan.refill,
+                refill=parts.refill,
             )
             sampled = time.perf_counter()
             streams = parts.reward.assess(batch, rng.child("reward"))

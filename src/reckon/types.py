@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 import numpy as np
 
+from reckon.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -434,6 +436,20 @@ class Objective(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refill:
+    """What to do when a keep rule leaves fewer groups than asked for."""
+
+    rounds: int = 1  # how often problems may be drawn for one batch, the first time included
+    on_short: Literal["short", "fill", "error"] = "short"  # and if they still are too few
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise InputError(f"refill: `rounds` is {self.rounds}; it must be 1 or more.")
+        if self.on_short not in ("short", "fill", "error"):
+            raise InputError(f"refill: `on_short` is {self.on_short!r}; it must be short, fill or error.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Parts:
     """A method of online learning: nothing but the choice of its parts."""
 
@@ -442,3 +458,4 @@ class Parts:
     reward: Judges
     advantage: Advantage
     objective: Objective
+    refill: Refill = field(default_factory=Refill)

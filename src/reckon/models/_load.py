@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from reckon.errors import InputError, MissingError
 from reckon.models import _store
@@ -63,6 +64,7 @@ def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"({', '.join(sorted(_store.BUILT_IN))}). Give one of these, a folder, or a hub id such as 'org/name'."
         )
     source = str(folder) if folder.exists() else name
+    logging.disable_progress_bar()  # a second or two, and the caller may want its standard error to itself
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

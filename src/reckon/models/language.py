@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reckon.errors import InputError, MissingError
-from reckon.models import _sample, _text
+from reckon.models import _limits, _sample, _text
 from reckon.models._load import compute_dtype, find_device, open_network
 from reckon.models._pack import micro_batches, pack
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
@@ -70,6 +70,7 @@ class LanguageModel:
         """
         if tokens_per_batch < 1:
             raise InputError(f"`model.tokens_per_batch` is {tokens_per_batch}, but must be at least 1.")
+        _limits.check_architecture(network)
         self.device = find_device(device)
         self.dtype = compute_dtype(dtype, self.device)
         self.network = network.to(self.device).eval()
@@ -131,7 +132,7 @@ class LanguageModel:
         prompts = [_text.encode(self.tokenizer, problem, self.sampling.system) for problem in problems]
         given = [torch.tensor(list(p), dtype=torch.int64) for p in prefixes or [()] * len(problems)]
         starts = [torch.cat([prompt, prefix]).to(self.device) for prompt, prefix in zip(prompts, given, strict=True)]
-        self._check_room(problems, starts)
+        _limits.check_room(self.network, problems, starts, self.sampling.max_new_tokens)
         group = torch.arange(len(problems), device=self.device).repeat_interleave(k)
         with self._autocast():
             drawn = _sample.draw(
@@ -162,16 +163,6 @@ class LanguageModel:
             end=drawn.end,
             truncated=uniforms is None or self.sampling.truncated,
         )
-
-    def _check_room(self, problems: Sequence[Problem], prompts: Sequence[Tensor]) -> None:
-        context = getattr(self.network.config, "max_position_embeddings", None)
-        for problem, prompt in zip(problems, prompts, strict=True):
-            if context is not None and len(prompt) + self.sampling.max_new_tokens > context:
-                raise InputError(
-                    f"the prompt of problem {problem.id!r} has {len(prompt)} tokens; with `sampling.max_new_tokens` "
-                    f"{self.sampling.max_new_tokens} that is more than the model's context of {context}. "
-                    "Shorten the prompt, drop the row, or lower `max_new_tokens`."
-                )
 
     def tokenize(self, problems: Sequence[Problem], texts: Sequence[str]) -> Sequences:
         """Given responses as tokens, each cut apart from its prompt and ended by the end token, as if sampled.

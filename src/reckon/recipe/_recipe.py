@@ -16,11 +16,10 @@ from reckon.recipe._many import Named, build_objective, build_reward, many_of, r
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
 from reckon.recipe._schema import Frame
 from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, shown
-from reckon.types import Json, Parts, Task, Worked
+from reckon.types import Json, Parts, Refill, Task, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel, Optimization, Sampling
-    from reckon.samplers import Refill
 
 METHOD = "grpo"  # where a recipe names none
 ROUNDS = 8  # draws for one batch where a keep rule drops groups
@@ -66,7 +65,6 @@ class Recipe:
     @classmethod
     def _check(cls, document: Document, overrides: Iterable[str]) -> Recipe:
         from reckon.models import Optimization, Sampling
-        from reckon.samplers import Refill
 
         for override in overrides:
             document.override(override)
@@ -89,7 +87,8 @@ class Recipe:
             for role in _ONE
         }
         # A rule that drops groups is followed by another draw, unless the recipe says otherwise.
-        base = {} if one["keep"].kind == "all" else {"rounds": ROUNDS}
+        drops = one["keep"].kind != "all" and preset.refill == Refill()
+        base = {"rounds": ROUNDS} if drops else vars(preset.refill)
         _check_plan(document, made, frame)
         recipe = cls(
             document=document,
@@ -183,6 +182,7 @@ class Recipe:
         made = {role: getattr(self, role).build(self.document, given) for role in _ONE}
         return Parts(
             **made,
+            refill=self.refill,
             reward=build_reward(self.reward, self.document, given),
             objective=build_objective(self.objective, self.document, given),
         )

@@ -234,7 +234,6 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
         prompts=frame.prompts,
         answers=frame.answers,
         seed=frame.seed,
-        refill=recipe.refill,
         save_every=frame.save.every,
         show=show,
     )

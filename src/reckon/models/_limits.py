@@ -1,0 +1,53 @@
+"""What a network cannot do, said before it does it wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from reckon.errors import InputError
+from reckon.types import Problem
+
+_ATTENTION = {"full_attention", "sliding_attention"}
+
+
+def check_architecture(network: PreTrainedModel) -> None:
+    """Raises InputError for a network whose layers do more than attend: packed answers would run into each other."""
+    layers = set(getattr(network.config, "layer_types", None) or _ATTENTION)
+    if getattr(network, "_is_stateful", False) or layers - _ATTENTION:
+        kind = network.config.model_type
+        raise InputError(
+            f"a {kind!r} model keeps a recurrent state or has layers that do not attend, and reckon packs the answers "
+            "to a prompt side by side, which only attention keeps apart. "
+            "Choose a model in which every layer attends."
+        )
+
+
+def window(network: PreTrainedModel) -> int | None:
+    """How many tokens back a token sees in the layers that see least; None = all."""
+    layers = getattr(network.config, "layer_types", None)
+    if layers is not None and "sliding_attention" not in layers:
+        return None
+    size = getattr(network.config, "sliding_window", None)
+    return size if isinstance(size, int) else None
+
+
+def check_room(network: PreTrainedModel, problems: Sequence[Problem], prompts: Sequence[Tensor], limit: int) -> None:
+    """Raises InputError for a prompt that, with `limit` more tokens, is longer than the context or the window."""
+    context, seen = getattr(network.config, "max_position_embeddings", None), window(network)
+    for problem, prompt in zip(problems, prompts, strict=True):
+        whole = len(prompt) + limit
+        if context is not None and whole > context:
+            raise InputError(
+                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens; with `sampling.max_new_tokens` {limit} "
+                f"that is more than the model's context of {context}. "
+                "Shorten the prompt, drop the row, or lower `max_new_tokens`."
+            )
+        if seen is not None and whole > seen:
+            raise InputError(
+                f"this model attends to the last {seen} tokens in some layers, and problem {problem.id!r} may take "
+                f"{whole} tokens; the window is not applied to packed answers, so learning would not match it. "
+                "Shorten the prompt, drop the row, or lower `max_new_tokens`."
+            )
