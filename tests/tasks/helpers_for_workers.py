@@ -39,3 +39,7 @@ def eat(gibibytes):
 
 def process(_):
     return os.getpid()
+
+
+def imported(name):
+    return name in sys.modules

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reckon.errors import RunError
 from reckon.tasks import CrashedError, Killable, TimedOutError
 
 
@@ -93,6 +94,34 @@ def test_memory_is_limited(make):
     with pytest.raises(CrashedError, match="MemoryError"):
         call(64)
     assert call(0) == 0
+
+
+def test_a_memory_limit_of_the_machine_below_ours_is_kept():
+    script = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))\n"
+        "from reckon.tasks import Killable\n"
+        "print(Killable('helpers_for_workers:echo')('here'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "here\n", done.stderr
+
+
+def test_a_process_that_cannot_start_is_no_verdict_but_an_error(make):
+    for call in (Killable("no_such_module:f"), make("echo", ahead=["no_such_module"])):
+        with pytest.raises(RunError, match=r"did not start: the process ended.* -c 'import .*no_such_module'"):
+            call(0)
+
+
+def test_modules_are_imported_ahead_of_the_first_call(make):
+    assert not make("imported")("wave")
+    assert make("imported", ahead=["wave"])("wave")
 
 
 def test_threads_share_a_pool(make):

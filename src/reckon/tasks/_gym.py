@@ -85,7 +85,7 @@ def harmless(answer: str) -> bool:
 
 @functools.lru_cache(maxsize=8)
 def _scorer(seconds: float) -> Killable:
-    return Killable("reckon.tasks._gym:score", seconds=seconds)
+    return Killable("reckon.tasks._gym:score", seconds=seconds, ahead=["reasoning_gym"])
 
 
 @dataclass(frozen=True, kw_only=True)

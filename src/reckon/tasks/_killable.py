@@ -14,13 +14,15 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import IO
 
+from reckon.errors import RunError
 from reckon.types import Json
 
 START_SECONDS = 120.0  # importing the function's module may be slow on a busy machine; it is not the call's fault
 _BOOT = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from reckon.tasks._worker import serve; "
-_BOOT += "serve(sys.argv[2], float(sys.argv[3]))"
+_BOOT += "serve(sys.argv[2], float(sys.argv[3]), sys.argv[4:])"
 
 
 class TimedOutError(Exception):
@@ -34,10 +36,10 @@ class CrashedError(Exception):
 class _Worker:
     """One child process, used by one caller at a time."""
 
-    def __init__(self, target: str, seconds: float) -> None:
+    def __init__(self, target: str, seconds: float, ahead: Sequence[str]) -> None:
         path = [entry or os.getcwd() for entry in sys.path]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", _BOOT, json.dumps(path), target, str(seconds)],
+            [sys.executable, "-c", _BOOT, json.dumps(path), target, str(seconds), *ahead],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -46,7 +48,13 @@ class _Worker:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             start_new_session=True,  # Ctrl-C in the terminal reaches the parent only
         )
-        self._exchange(None, START_SECONDS)
+        try:
+            self._exchange(None, START_SECONDS)
+        except (TimedOutError, CrashedError) as error:  # not the answer's fault: every verdict would be unknown
+            raise RunError(
+                f"the checker's process for {target} did not start: {error}. "
+                f"See why with: {sys.executable} -c 'import {', '.join([target.partition(':')[0], *ahead])}'"
+            ) from error
 
     def call(self, arguments: tuple[Json, ...], seconds: float) -> Json:
         reply = self._exchange(json.dumps(arguments) + "\n", seconds)
@@ -116,12 +124,15 @@ class Killable:
     Args:
         target: `module:function`, importable from a fresh interpreter.
         seconds: limit for one call, > 0.
+        ahead: modules that the function imports by itself. The process imports them before the first call, so that
+            a slow disk is not taken for a slow answer.
         workers: how many processes at most; further callers wait.
     """
 
-    def __init__(self, target: str, *, seconds: float = 5.0, workers: int = 1) -> None:
+    def __init__(self, target: str, *, seconds: float = 5.0, ahead: Sequence[str] = (), workers: int = 1) -> None:
         self.target = target
         self.seconds = seconds
+        self.ahead = tuple(ahead)
         self.workers = workers
         self._reset()
 
@@ -139,6 +150,7 @@ class Killable:
         Raises:
             TimedOutError: it took longer than `seconds`.
             CrashedError: it raised, ran out of memory, or its process died.
+            RunError: the process did not even start, which no argument can bring about.
         """
         if os.getpid() != self._owner:
             self._reset()
@@ -156,7 +168,7 @@ class Killable:
             return worker
         if worker is not None:
             self._forget(worker)
-        worker = _Worker(self.target, self.seconds)
+        worker = _Worker(self.target, self.seconds, self.ahead)
         with self._lock:
             self._all.append(worker)
         return worker

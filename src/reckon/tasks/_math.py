@@ -47,7 +47,7 @@ def compare(reference: str, answer: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _comparer(seconds: float) -> Killable:
-    return Killable("reckon.tasks._math:compare", seconds=seconds)
+    return Killable("reckon.tasks._math:compare", seconds=seconds, ahead=["math_verify"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 HEAP = 4 << 30  # bytes of address space; a runaway power fails here and not in the machine's swap
 
@@ -17,15 +19,19 @@ def _limit_memory() -> None:
         import resource
     except ImportError:  # Windows has no such limit
         return
-    resource.setrlimit(resource.RLIMIT_AS, (HEAP, HEAP))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    most = HEAP if hard == resource.RLIM_INFINITY else min(HEAP, hard)
+    for kind, limit in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses; the time limit still holds
+            resource.setrlimit(kind, (limit, limit))
 
 
-def serve(target: str, seconds: float) -> None:
+def serve(target: str, seconds: float, ahead: Sequence[str] = ()) -> None:
     """Answers requests on stdin, one JSON list of arguments a line, until stdin closes.
 
     Args:
         target: `module:function`, imported before the first answer.
+        ahead: modules imported before it too.
         seconds: twice this long into one call the process ends itself, in case its parent is no longer there to do so.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which lets its step finish
@@ -33,6 +39,8 @@ def serve(target: str, seconds: float) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)  # what the function prints must not look like a reply
     _limit_memory()
+    for needed in ahead:
+        importlib.import_module(needed)
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
     replies.write(json.dumps({"ready": True}) + "\n")
