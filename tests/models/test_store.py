@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from reckon.errors import InputError, MissingError
 from reckon.models import BUILT_IN, _store, fetch, listing, load_model, remove
@@ -87,3 +89,50 @@ def test_a_download_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(_store.subprocess, "run", lambda *a, **k: failed)
     with pytest.raises(MissingError, match="said: ERROR: no matching distribution"):
         _store._download(tmp_path)
+
+
+def test_a_model_that_another_process_made_first_is_left_alone(cache, monkeypatch):
+    theirs = cache / "models" / "tiny"
+
+    def slow(folder):
+        theirs.mkdir()
+        (theirs / "model.safetensors").write_bytes(b"theirs")
+        _store.write_source(theirs, {})
+        _store.write_source(folder, {})
+
+    monkeypatch.setitem(BUILT_IN, "tiny", _store.BuiltIn(what="", license="", make=slow))
+    assert fetch("tiny") == theirs
+    assert (theirs / "model.safetensors").read_bytes() == b"theirs"
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A whole model's folder and its tensors."""
+    folder = tmp_path / "model"
+    shutil.copytree(fetch("tiny"), folder)
+    return folder, load_file(folder / "model.safetensors")
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(weights):
+    folder, tensors = weights
+    del tensors["model.layers.0.mlp.down_proj.weight"], tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lack 'model.layers.0.mlp.down_proj.weight' and 1 more. Was the model saved"):
+        load_model(str(folder))
+
+
+def test_weights_of_another_shape_or_torn(weights):
+    folder, tensors = weights
+    tensors["model.norm.weight"] = torch.zeros(7)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MissingError, match=f"could not be opened from the folder {folder}"):
+        load_model(str(folder))
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:1000])
+    with pytest.raises(MissingError, match=f"could not be opened from the folder {folder}"):
+        load_model(str(folder))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(InputError, match=rf"`model.device` is '{device}', which cannot be used here"):
+        load_model("tiny", device=device)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -17,9 +18,19 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 def find_device(name: str = "auto") -> torch.device:
-    """The device named, or the fastest there is: CUDA, then MPS, then CPU."""
+    """The device named, or the fastest there is: CUDA, then MPS, then CPU.
+
+    Raises:
+        InputError: there is no such device here.
+    """
     if name != "auto":
-        return torch.device(name)
+        try:
+            return torch.empty(0, device=name).device
+        except (RuntimeError, AssertionError) as error:  # no such name, no such hardware, not compiled for it
+            raise InputError(
+                f"`model.device` is {name!r}, which cannot be used here ({str(error).splitlines()[0][:120]}). "
+                "Take auto, cpu, cuda, cuda:1 or mps."
+            ) from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -51,7 +62,8 @@ def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
     Raises:
         MissingError: there is no such folder, name or hub repository, or no network to reach the hub.
-        InputError: the folder holds no safetensors weights, or only pickled ones, which are never opened.
+        InputError: the folder holds no safetensors weights, not all of them, or only pickled ones, which are never
+            opened.
     """
     folder = Path(name)
     if name in _store.BUILT_IN:
@@ -68,15 +80,27 @@ def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        network = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        network, found = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         where = f"the folder {source}" if folder.exists() else f"{name!r} from the Hugging Face hub"
         remedy = "" if folder.exists() else " Check the name and the network; a model already fetched opens offline."
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") and not folder.exists() else ""
         raise MissingError(f"the model could not be opened from {where}{offline}: {first}{remedy}") from error
+    if found["missing_keys"]:  # they were drawn at random, and the model would be nobody's
+        missing = sorted(found["missing_keys"])
+        raise InputError(
+            f"the weights of {name!r} lack {missing[0]!r}"
+            + (f" and {len(missing) - 1} more. " if len(missing) > 1 else ". ")
+            + "Was the model saved completely, and as a causal language model?"
+        )
     if config.is_encoder_decoder:
         raise InputError(f"{name!r} is an encoder-decoder model; reckon trains decoder-only language models.")
     if tokenizer.eos_token_id is None:

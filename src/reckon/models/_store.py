@@ -55,10 +55,12 @@ def fetch(name: str) -> Path:
         made = Path(scratch) / name
         made.mkdir()
         BUILT_IN[name].make(made)
+        if (folder / _SOURCE).exists():  # another process was quicker, and may be reading it
+            return folder
         shutil.rmtree(folder, ignore_errors=True)
         try:
             made.rename(folder)
-        except OSError:  # another process was quicker
+        except OSError:
             if not (folder / _SOURCE).exists():
                 raise
     return folder
