@@ -1,8 +1,8 @@
-"""Runs the quickstart with several seeds and writes what came of it to results/quickstart/.
+"""Runs a recipe with several seeds and writes what came of it to results/NAME/, NAME being the recipe's.
 
-    python scripts/quickstart_seeds.py --seeds 0 1 2
+    python scripts/run_seeds.py recipes/largest-smollm2.yaml --seeds 0 1 2
 
-One run at a time; a run that was interrupted is resumed, a finished one is not run again. Needs the extra `smollm2`.
+One run at a time; a run that was interrupted is resumed, a finished one is not run again.
 """
 
 from __future__ import annotations
@@ -17,11 +17,9 @@ from reckon.evaluate import compare
 from reckon.recipe import Recipe, read_evaluation, resume_run, run_recipe
 from reckon.runs import Run
 
-RECIPE = Path("recipes/largest-smollm2.yaml")
 
-
-def make(seed: int, folder: Path) -> None:
-    recipe = Recipe.load(RECIPE, [f"seed={seed}", f"out={json.dumps(str(folder))}"])
+def make(path: Path, seed: int, folder: Path) -> None:
+    recipe = Recipe.load(path, [f"seed={seed}", f"out={json.dumps(str(folder))}"])
     if (folder / "recipe.yaml").exists():
         if max(Run.open(folder).checkpoints, default=0) < recipe.frame.steps:
             resume_run(folder, recipe)
@@ -45,6 +43,7 @@ def summary(seed: int, folder: Path) -> dict[str, object]:
         "now_wrong": found.b,
         "p": found.p,
         "items": found.n,
+        "answers": "Greedy" if after.responses[0].greedy else "Sampled",
         "constant": after.metrics["constant"],
         "dev": {int(line["step"]): line["eval/dev/pass@1"] for line in metrics if "eval/dev/pass@1" in line},
         "minutes": metrics[-1]["seconds"] / 60,
@@ -55,17 +54,17 @@ def summary(seed: int, folder: Path) -> dict[str, object]:
     }
 
 
-def page(rows: list[dict[str, object]]) -> str:
+def page(recipe: Path, rows: list[dict[str, object]]) -> str:
     afters = [float(str(row["after"])) for row in rows]
     machine = rows[0]["environment"]
     assert isinstance(machine, dict)
     lines = [
-        "# Quickstart: SmolLM2-135M learns to name the largest of five numbers",
+        f"# {recipe.stem} over seeds",
         "",
-        f"`python scripts/quickstart_seeds.py --seeds {' '.join(str(row['seed']) for row in rows)}` "
-        f"(recipe `{RECIPE}`), {str(machine['date'])[:10]}, {machine['cpu']}, {machine['threads']} threads, "
-        f"torch {machine['torch']}. Greedy answers to held-out problems of the test split, the same problems for all "
-        "seeds; McNemar's test is exact. The task, learning rate and number of steps were chosen on the dev split.",
+        f"`python scripts/run_seeds.py {recipe} --seeds {' '.join(str(row['seed']) for row in rows)}`, "
+        f"{str(machine['date'])[:10]}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, commit "
+        f"{str(machine['commit'])[:10]}. {rows[0]['answers']} answers to {rows[0]['items']} problems of the test split, "
+        "the same problems for all seeds; McNemar's test is exact. Settings were chosen on the dev split.",
         "",
         "| seed | before | after | now right | now wrong | McNemar p | best constant answer | minutes | s a step |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -88,20 +87,21 @@ def page(rows: list[dict[str, object]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--out", type=Path, default=Path("results/quickstart"))
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    out = Path("results") / args.recipe.stem
+    out.mkdir(parents=True, exist_ok=True)
     rows = []
     for seed in args.seeds:
-        folder = args.runs / f"quickstart-{seed}"
-        make(seed, folder)
-        shutil.copy(folder / "metrics.jsonl", args.out / f"seed-{seed}.jsonl")
+        folder = args.runs / f"{args.recipe.stem}-{seed}"
+        make(args.recipe, seed, folder)
+        shutil.copy(folder / "metrics.jsonl", out / f"seed-{seed}.jsonl")
         rows.append(summary(seed, folder))
-        (args.out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (args.out / "README.md").write_text(page(rows))
-        print(page(rows))
+        (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
+        (out / "README.md").write_text(page(args.recipe, rows))
+        print(page(args.recipe, rows))
 
 
 if __name__ == "__main__":
