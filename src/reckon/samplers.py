@@ -141,11 +141,12 @@ class AccuracyBand:
         """[N] int64."""
         # Outcomes are float32 and the bounds are not: without some slack 0.8 would not be 0.8.
         slack = 1e-6 if self.inclusive else -1e-6
-        known, group = ~outcome.isnan(), rollouts.seq.group
-        zeros = torch.zeros(len(rollouts.problems), dtype=torch.float64, device=outcome.device)
-        total = zeros.index_add(0, group, torch.where(known, outcome, 0.0).double())
-        mean = total / zeros.index_add(0, group, known.double())  # NaN where none is known, which no band holds
-        return _whole_groups(rollouts, (mean >= self.low - slack) & (mean <= self.high + slack))
+        values, group = outcome.cpu().double(), rollouts.seq.group.cpu()  # Metal has no float64
+        known, zeros = ~values.isnan(), values.new_zeros(len(rollouts.problems))
+        total = zeros.index_add(0, group, torch.where(known, values, 0.0))
+        mean = total / zeros.index_add(0, group, known.to(values.dtype))  # NaN where none is known: in no band
+        kept = (mean >= self.low - slack) & (mean <= self.high + slack)
+        return _whole_groups(rollouts, kept.to(outcome.device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,13 +277,14 @@ def collect_metrics(seen: Seen) -> Metrics:
     `outcome/mean` is the mean of the known outcomes, NaN where none is known; lengths are in tokens; `keep/share` is
     the share of the groups drawn that the rule kept.
     """
-    known = seen.outcome[~seen.outcome.isnan()]
+    outcome, lengths, cut = (x.cpu().double() for x in (seen.outcome, seen.lengths, seen.end == End.LENGTH))
+    known = outcome[~outcome.isnan()]
     return {
-        "tokens/generated": float(seen.lengths.sum()),
-        "outcome/mean": known.double().mean().item(),
-        "outcome/unknown": 1 - len(known) / len(seen.outcome),
-        "length/mean": seen.lengths.double().mean().item(),
-        "length/truncated": (seen.end == End.LENGTH).double().mean().item(),
+        "tokens/generated": float(lengths.sum()),
+        "outcome/mean": known.mean().item(),
+        "outcome/unknown": 1 - len(known) / len(outcome),
+        "length/mean": lengths.mean().item(),
+        "length/truncated": cut.mean().item(),
         "keep/rounds": float(seen.rounds),
         "keep/share": seen.kept / (seen.wanted * seen.rounds),
     }

@@ -46,7 +46,7 @@ def pick(logits: Tensor, uniforms: Tensor | None, sampling: Sampling) -> tuple[T
 
     Args:
         logits: [n, V] float32.
-        uniforms: [n] float64 in [0, 1), or None for greedy decoding.
+        uniforms: [n] float64 in [0, 1) on the CPU, or None for greedy decoding.
         sampling: temperature and truncation.
 
     Returns:
@@ -59,9 +59,11 @@ def pick(logits: Tensor, uniforms: Tensor | None, sampling: Sampling) -> tuple[T
     else:
         kept = truncate(logits, sampling) if sampling.truncated else logprobs
         # In float64: over a vocabulary of 50,000 a float32 sum drifts by more than a rare token's whole probability.
-        heights = kept.double().softmax(dim=1).cumsum(dim=1)
-        target = uniforms[:, None] * heights[:, -1:]
+        wide = kept.cpu() if kept.device.type == "mps" else kept  # Metal has no float64
+        heights = wide.double().softmax(dim=1).cumsum(dim=1)
+        target = uniforms.to(wide.device)[:, None] * heights[:, -1:]
         tokens = torch.searchsorted(heights, target, right=True).squeeze(1).clamp_(max=logits.shape[1] - 1)
+        tokens = tokens.to(logits.device)
     return tokens, logprobs.gather(1, tokens[:, None]).squeeze(1)
 
 
@@ -92,8 +94,8 @@ def draw(
         network: a decoder-only model in evaluation mode.
         prompts: G tensors of int64.
         group: [N] int64 ascending.
-        uniforms: [N, max_new_tokens] float64 in [0, 1), each row its own, so that what a row says does not depend on
-            its companions; None = greedy.
+        uniforms: [N, max_new_tokens] float64 in [0, 1) on the CPU, each row its own, so that what a row says does not
+            depend on its companions; None = greedy.
         sampling: how to draw, and when to stop.
         eos: tokens that end a response.
         tail: the text of a few tokens, for finding stop strings.
@@ -121,7 +123,7 @@ def draw(
     rows = torch.arange(n, device=device)  # which response each row of the shrinking batch is
     running = torch.ones(n, dtype=torch.bool, device=device)
     for t in range(limit):
-        drawn, scores = pick(logits, None if uniforms is None else uniforms[rows, t], sampling)
+        drawn, scores = pick(logits, None if uniforms is None else uniforms[rows.cpu(), t], sampling)
         live = rows[running]
         tokens[live, t], logprobs[live, t] = drawn[running], scores[running]
         over = torch.isin(drawn, stops) & running

@@ -116,7 +116,7 @@ class LanguageModel:
         """
         limit = self.sampling.max_new_tokens
         uniforms = np.stack([rng.child(g, j).numpy().random(limit) for g in range(len(problems)) for j in range(k)])
-        return self._answer(problems, k, torch.from_numpy(uniforms).to(self.device), prefixes)
+        return self._answer(problems, k, torch.from_numpy(uniforms), prefixes)
 
     def greedy(self, problems: Sequence[Problem]) -> Rollouts:
         """The likeliest next token each time: one response to each problem."""

@@ -45,11 +45,11 @@ class Length:
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N]."""
-        return {"length": Stream(values=self.value(token_lengths(batch)).float())}
+        return {"length": _stream(batch, self.value(token_lengths(batch)))}
 
     def value(self, lengths: Tensor) -> Tensor:
-        """[N] number of tokens -> [N] float64: what they are worth."""
-        x = lengths.double() / self.l_max
+        """[N] number of tokens -> [N] float64 on the CPU: what they are worth."""
+        x = _float64(lengths) / self.l_max
         x = x.clamp(max=1.0) if self.clip else x
         if self.shape == "v3":
             return _surrogates.peaked_length(x, self.p)
@@ -80,9 +80,9 @@ class FormatLength:
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N]."""
-        formatted = self._format().holds(batch)
+        formatted = self._format().holds(batch).cpu()
         values = _surrogates.format_length(formatted, self._length().value(token_lengths(batch)), self.weight)
-        return {"format_length": Stream(values=values.float())}
+        return {"format_length": _stream(batch, values)}
 
     def _length(self) -> Length:
         return Length(l_max=self.l_max, p=self.p)
@@ -108,8 +108,8 @@ class OverlongPenalty:
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N] in [-1, 0]."""
-        values = _surrogates.soft_overlong(token_lengths(batch), self.l_max, self.buffer)
-        return {"overlong_penalty": Stream(values=values.float())}
+        values = _surrogates.soft_overlong(_float64(token_lengths(batch)), self.l_max, self.buffer)
+        return {"overlong_penalty": _stream(batch, values)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,16 +130,25 @@ class CosineLength:
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N]."""
-        right = batch.outcome > 0.5
-        short = torch.where(right, self.right_short, self.wrong_short).double()
-        long = torch.where(right, self.right_long, self.wrong_long).double()
-        values = _surrogates.cosine_scaled(token_lengths(batch).double() / self.l_max, short, long)
-        return {"cosine_length": Stream(values=torch.where(batch.outcome.isnan(), torch.nan, values).float())}
+        outcome = _float64(batch.outcome)
+        right = outcome > 0.5
+        short = torch.where(right, self.right_short, self.wrong_short)
+        long = torch.where(right, self.right_long, self.wrong_long)
+        values = _surrogates.cosine_scaled(_float64(token_lengths(batch)) / self.l_max, short, long)
+        return {"cosine_length": _stream(batch, torch.where(outcome.isnan(), torch.nan, values))}
 
 
 def token_lengths(batch: Batch) -> Tensor:
     """[N] int64: sampled tokens of each response. Padding, the prompt and a given prefix do not count."""
     return batch.seq.mask.sum(dim=1)
+
+
+def _float64(values: Tensor) -> Tensor:
+    return values.cpu().double()  # on the CPU, for Metal has no float64
+
+
+def _stream(batch: Batch, values: Tensor) -> Stream:
+    return Stream(values=values.float().to(batch.outcome.device))
 
 
 def _check_limit(kind: str, l_max: int) -> None:

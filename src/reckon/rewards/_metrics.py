@@ -22,7 +22,7 @@ def reward_metrics(streams: Mapping[str, Stream], batch: Batch) -> Metrics:
     """
     metrics: Metrics = {}
     for name, stream in streams.items():
-        values = _per_response(stream, batch).double()
+        values = _per_response(stream, batch).cpu().double()  # Metal has no float64
         known = values[~values.isnan()]
         metrics[f"reward/{name}/mean"] = known.mean().item()
         metrics[f"reward/{name}/std"] = (known - known.mean()).square().mean().sqrt().item()
