@@ -41,8 +41,8 @@ def check_room(network: PreTrainedModel, problems: Sequence[Problem], prompts: S
         whole = len(prompt) + limit
         if context is not None and whole > context:
             raise InputError(
-                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens; with `sampling.max_new_tokens` {limit} "
-                f"that is more than the model's context of {context}. "
+                f"the prompt of problem {problem.id!r} has {len(prompt)} tokens; with `sampling.max_new_tokens` "
+                f"{limit} that is more than the model's context of {context}. "
                 "Shorten the prompt, drop the row, or lower `max_new_tokens`."
             )
         if seen is not None and whole > seen:
