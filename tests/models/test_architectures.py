@@ -80,3 +80,24 @@ def test_models_with_a_recurrent_state_are_refused():
     network = AutoModelForCausalLM.from_config(config)
     with pytest.raises(InputError, match=r"'mamba' model keeps a recurrent state"):
         LanguageModel(network, tiny.make_tokenizer(), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 1}),
+        ("bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 4}),
+        ("falcon", {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "alibi": True}),
+    ],
+)
+def test_models_that_find_positions_by_themselves_are_refused(family, settings):
+    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, vocab_size=99, **settings))
+    with pytest.raises(InputError, match=f"'{family}' model cannot be told the positions"):
+        LanguageModel(network, tiny.make_tokenizer(), device="cpu")
+
+
+def test_attention_that_ignores_the_mask_is_refused():
+    network = make("llama").network
+    network.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(InputError, match="'flash_attention_2', which does not take the mask"):
+        LanguageModel(network, tiny.make_tokenizer(), device="cpu")

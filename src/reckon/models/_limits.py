@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -14,7 +15,11 @@ _ATTENTION = {"full_attention", "sliding_attention"}
 
 
 def check_architecture(network: PreTrainedModel) -> None:
-    """Raises InputError for a network whose layers do more than attend: packed answers would run into each other."""
+    """Raises InputError for a network that cannot be told which tokens a token attends to, and where it stands.
+
+    Layers that do more than attend would let packed answers run into each other; without positions of their own,
+    answers packed behind others would take theirs to be far from the prompt.
+    """
     layers = set(getattr(network.config, "layer_types", None) or _ATTENTION)
     if getattr(network, "_is_stateful", False) or layers - _ATTENTION:
         kind = network.config.model_type
@@ -22,6 +27,18 @@ def check_architecture(network: PreTrainedModel) -> None:
             f"a {kind!r} model keeps a recurrent state or has layers that do not attend, and reckon packs the answers "
             "to a prompt side by side, which only attention keeps apart. "
             "Choose a model in which every layer attends."
+        )
+    places = "position_ids" in inspect.signature(network.forward).parameters
+    if not places or getattr(network.config, "alibi", False):
+        raise InputError(
+            f"a {network.config.model_type!r} model cannot be told the positions of its tokens, which answers packed "
+            "side by side behind their prompt need. Choose a model with rotary or learned positions."
+        )
+    attention = network.config._attn_implementation
+    if attention not in ("sdpa", "eager"):
+        raise InputError(
+            f"the model's attention is {attention!r}, which does not take the mask that keeps packed answers apart. "
+            "Load it with attn_implementation='sdpa' or 'eager'."
         )
 
 
