@@ -16,7 +16,7 @@ from reckon.recipe._many import Named, build_objective, build_reward, many_of, r
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
 from reckon.recipe._schema import Frame
 from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, shown
-from reckon.types import Json, Parts, Refill, Task, Worked
+from reckon.types import Json, Judges, Parts, Refill, Task, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel, Optimization, Sampling
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 METHOD = "grpo"  # where a recipe names none
 ROUNDS = 8  # draws for one batch where a keep rule drops groups
 _ONE: tuple[Role, ...] = ("sampler", "keep", "advantage")
-_KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "refill", "sampling", "optimizer")
+_KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "eval_reward", "refill", "sampling", "optimizer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class Recipe:
     reward: Mapping[str, Named]
     advantage: Part
     objective: Mapping[str, Named]
+    eval_reward: Mapping[str, Named]
     refill: Refill
     sampling: Sampling
     optimizer: Optimization
@@ -98,13 +99,15 @@ class Recipe:
             **one,
             reward=read_many(document, "reward", given.get("reward"), many_of("reward", preset.reward)),
             objective=read_many(document, "objective", given.get("objective"), many_of("objective", preset.objective)),
+            eval_reward=read_many(document, "reward", given.get("eval_reward"), {}, at=("eval_reward",)),
             refill=cast("Refill", _made(document, "refill", given.get("refill", {}), Refill, base)),
             sampling=sampling,
             optimizer=optimizer,
             frame=frame,
             made_task=made,
         )
-        for part in (*one.values(), *(w.part for w in (*recipe.reward.values(), *recipe.objective.values()))):
+        shared = (*recipe.reward.values(), *recipe.objective.values(), *recipe.eval_reward.values())
+        for part in (*one.values(), *(entry.part for entry in shared)):
             try_out(part, document, made)
         return recipe
 
@@ -134,6 +137,7 @@ class Recipe:
             "reward": {name: entry.plain() for name, entry in self.reward.items()},
             "advantage": self.advantage.plain(),
             "objective": {name: entry.plain() for name, entry in self.objective.items()},
+            **({"eval_reward": {k: v.plain() for k, v in self.eval_reward.items()}} if self.eval_reward else {}),
             "sampling": plain(self.sampling),
             "optimizer": optimizer,
             **plan,
@@ -147,7 +151,7 @@ class Recipe:
     @property
     def needs_reference(self) -> bool:
         """Whether some part compares with the model as it was before training."""
-        shared = (*self.reward.values(), *self.objective.values())
+        shared = (*self.reward.values(), *self.objective.values(), *self.eval_reward.values())
         return any(needs(part, "reference") for part in (*(n.part for n in shared), self.advantage, self.keep))
 
     def load_policy(self) -> LanguageModel:
@@ -166,19 +170,7 @@ class Recipe:
 
         A reference is the policy as it is at this moment, so call this after any warm-up.
         """
-        reference: list[object] = []
-
-        def frozen() -> object:
-            if not reference:
-                reference.append(policy.reference())
-            return reference[0]
-
-        given: dict[str, Callable[[], object]] = {
-            "task": lambda: self.made_task,
-            "policy": lambda: policy,
-            "reference": frozen,
-            "tokenizer": lambda: policy.tokenizer,
-        }
+        given = self._given(policy)
         made = {role: getattr(self, role).build(self.document, given) for role in _ONE}
         return Parts(
             **made,
@@ -186,6 +178,26 @@ class Recipe:
             reward=build_reward(self.reward, self.document, given),
             objective=build_objective(self.objective, self.document, given),
         )
+
+    def build_eval_reward(self, policy: LanguageModel) -> Judges | None:
+        """What judges the answers of evaluations beside the checker, made like the other parts; None = nothing."""
+        return build_reward(self.eval_reward, self.document, self._given(policy)) if self.eval_reward else None
+
+    def _given(self, policy: LanguageModel) -> dict[str, Callable[[], object]]:
+        """What parts may ask for. The reference is made when the first part asks, and shared."""
+        reference: list[object] = []
+
+        def frozen() -> object:
+            if not reference:
+                reference.append(policy.reference())
+            return reference[0]
+
+        return {
+            "task": lambda: self.made_task,
+            "policy": lambda: policy,
+            "reference": frozen,
+            "tokenizer": lambda: policy.tokenizer,
+        }
 
 
 _EXAMPLES = {"model": "`model: smollm2-135m`", "task": "`task: {kind: largest, n: 5}` (see `reckon tasks`)"}
@@ -252,7 +264,8 @@ def _model(document: Document, value: Json) -> dict[str, object]:
     from reckon.models import load_model
 
     given: Json = {"name": value} if isinstance(value, str) else value
-    values = section(document, ("model",), given, load_model, "`model`", without=("sampling", "optimizer"))
+    without = ("sampling", "optimizer", "value_head")  # the last is for critics, which no recipe has
+    values = section(document, ("model",), given, load_model, "`model`", without=without)
     name = str(values["name"])
     if re.search(r"[/\\.]", name) and located(document, name).is_dir():
         values["name"] = str(located(document, name).absolute())

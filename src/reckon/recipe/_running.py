@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -12,7 +11,7 @@ from reckon.evaluate import Answers, Comparison, Evaluation, Response, compare, 
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._schema import Frame
 from reckon.runs import EVALUATIONS, Progress, Run, make_table, write_table
-from reckon.types import Metrics, Policy, Rng, Split, Worked
+from reckon.types import Judges, Metrics, Policy, Rng, Split, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel
@@ -37,13 +36,14 @@ class Examiner:
     recipe: Recipe
     run: Run
     warmed: Metrics = field(default_factory=dict)  # what the warm-up measured, logged with step 0
+    reward: Judges | None = None  # judges the answers beside the checker
 
     def __call__(self, policy: Policy, step: int) -> Metrics:
         """The metrics that are due after `step` steps; {} if none are."""
         metrics = dict(self.warmed) if step == 0 else {}
         for split in self._due(step):
             found = self.examine(policy, split)
-            self.run.evaluation(split, step, columns_of(found, step))
+            self.run.evaluation(split, step, found.columns(step))
             metrics |= found.logged(split)
         return metrics
 
@@ -60,6 +60,7 @@ class Examiner:
             n=n if plan.n is None else min(n, plan.n),
             k=plan.k,
             greedy=plan.greedy,
+            reward=self.reward,
         )
 
     def _due(self, step: int) -> list[Split]:
@@ -158,7 +159,7 @@ def warmed_policy(recipe: Recipe, show: Show = "auto") -> tuple[LanguageModel, M
     if warmup is None:
         return recipe.load_policy(), {}
     given = dict(recipe.model)
-    name, lora, value_head = given.pop("name"), given.pop("lora"), given.pop("value_head")
+    name, lora = given.pop("name"), given.pop("lora")
     optimizer = replace(recipe.optimizer, lr=warmup.lr, schedule="constant", warmup=0, total=None)
     model = load_model(name, sampling=recipe.sampling, optimizer=optimizer, **given)  # type: ignore[arg-type]
     problems = list(recipe.made_task.problems("train")[: warmup.examples])
@@ -180,19 +181,9 @@ def warmed_policy(recipe: Recipe, show: Show = "auto") -> tuple[LanguageModel, M
         sampling=recipe.sampling,
         optimizer=recipe.optimizer,
         lora=lora,  # type: ignore[arg-type]
-        value_head=value_head,  # type: ignore[arg-type]
         **given,  # type: ignore[arg-type]
     )
     return policy, metrics
-
-
-def columns_of(found: Evaluation, step: int) -> dict[str, Sequence[object]]:
-    """An evaluation's answers as the columns of the table that a run keeps."""
-    rows = found.responses
-    columns: dict[str, Sequence[object]] = {
-        name: [getattr(row, name) for row in rows] for name in EVALUATIONS if name != "step"
-    }
-    return {"step": [step] * len(rows), **columns}
 
 
 def write_evaluation(found: Evaluation, path: str | Path) -> None:
@@ -201,7 +192,7 @@ def write_evaluation(found: Evaluation, path: str | Path) -> None:
     Raises:
         RunError: no room, no permission.
     """
-    write_table(Path(path), make_table(columns_of(found, 0), EVALUATIONS))
+    write_table(Path(path), make_table(found.columns(), EVALUATIONS))
 
 
 def read_evaluation(path: str | Path) -> Evaluation:
@@ -217,7 +208,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
 
     if not Path(path).is_file():
         raise MissingError(f"There is no table {path}. A run keeps its evaluations in RUN/evals.")
-    names = [f.name for f in fields(Response)]
+    names = [f.name for f in fields(Response) if f.name != "streams"]
     try:
         rows = pyarrow.parquet.read_table(path, columns=names).to_pylist()
         return Evaluation(responses=pydantic.TypeAdapter(tuple[Response, ...]).validate_python(rows))
@@ -237,6 +228,7 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
         save_every=frame.save.every,
         show=show,
     )
+    examiner.reward = recipe.build_eval_reward(policy)
     finished = train(policy, recipe.made_task, recipe.build(policy), run, plan, examiner)
     return Outcome(
         folder=run.folder,
