@@ -1,0 +1,232 @@
+"""Another valid value for every setting of a recipe, and where it is one that matters.
+
+Read by test_settings_matter.py. An entry is `name: value` or `name: In(value, ...)` with what it needs around it:
+settings of the same part, or for settings of a whole run `key=value` overrides.
+"""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class In:
+    """A value among other settings than the usual ones."""
+
+    value: object
+    beside: dict[str, object] = field(default_factory=dict)  # settings of the part, before and after the change
+    overrides: tuple[str, ...] = ()  # of the recipe, before and after the change
+
+
+SIZES = {"train": 9, "dev": 4, "test": 4}
+STRINGS = {**SIZES, "length": [4, 6]}
+
+# Settings without a default, and sizes that keep the test quick. By "role.kind".
+NEEDED: dict[str, dict[str, object]] = {
+    "task.letter_count": STRINGS,
+    "task.word_length": STRINGS,
+    "task.distinct_letters": STRINGS,
+    "task.substring": STRINGS,
+    "task.chain_arithmetic": {**SIZES, "operations": 3},
+    "task.running_sums": SIZES,
+    "task.largest": SIZES,
+    "task.rules": SIZES,
+    "task.reasoning_gym": {**SIZES, "datasets": ["rectangle_count"]},
+    "task.file": {"path": "one.jsonl"},
+    "task.hub_dataset": {"path": "owner/one"},
+    "task.mixture": {"tasks": {"a": {"kind": "largest", **SIZES}}},
+    "keep.chain": {"rules": ["drop_equal"]},
+    "reward.length": {"l_max": 8},
+    "reward.format_length": {"l_max": 8},
+    "reward.cosine_length": {"l_max": 8},
+    "reward.overlong_penalty": {"l_max": 6, "buffer": 3},
+    "reward.repetition_penalty": {"n": 1},
+    "reward.http": {"url": "http://localhost:1"},
+    "reward.gate": {"condition": "verifier", "then": {"kind": "length", "l_max": 8}},
+    "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
+    "reward.own.py:slow": {},
+    "objective.kl_penalty": {"coef": 0.1},
+    "objective.entropy_bonus": {"coef": 0.1},
+    "method.dapo": {"limit": 8},
+    "method.dr_grpo": {"limit": 8},
+}
+
+CONSTANT = {"average": "constant", "length": 4}
+_SIZES = {"train": 10, "dev": 5, "test": 5}
+_STRINGS = {**_SIZES, "seed": 1, "length": [5, 7], "alphabet": "abcdefgh", "mode": "direct"}
+_OWN = "own.py:"
+
+
+def _each(owner: str, values: dict[str, object]) -> dict[str, object]:
+    return {f"{owner}.{name}": value for name, value in values.items()}
+
+
+PARTS: dict[str, object] = {
+    **_each("task.letter_count", {**_STRINGS, "count": "natural", "most": 2}),
+    **_each("task.word_length", _STRINGS),
+    **_each("task.distinct_letters", {**_STRINGS, "count": "natural"}),
+    **_each("task.substring", {**_STRINGS, "size": [3, 3], "negatives": "edit"}),
+    **_each("task.chain_arithmetic", {**_SIZES, "seed": 1, "operations": 4}),
+    **_each("task.running_sums", {**_SIZES, "seed": 1, "count": [3, 4], "size": [10, 50]}),
+    **_each("task.largest", {**_SIZES, "seed": 1, "count": 4, "size": [10, 50]}),
+    **_each("task.rules", {**_SIZES, "seed": 1, "domains": ["kinship", "logic"], "hops": [1, 1]}),
+    **_each(
+        "task.reasoning_gym",
+        {
+            **_SIZES,
+            "seed": 1,
+            "datasets": ["chain_sum"],
+            "config": {"rectangle_count": {"max_rectangles": 2}},
+            "partial": True,
+        },
+    ),
+    **_each(
+        "task.file",
+        {
+            "path": "two.jsonl",
+            "checker": "number",
+            "prompt": "question",
+            "answer": "solution",
+            "shares": [0.2, 0.4, 0.4],
+        },
+    ),
+    **_each(
+        "task.hub_dataset",
+        {
+            "path": "owner/two",
+            "config": "hard",
+            "checker": "number",
+            "prompt": "question",
+            "answer": "solution",
+            "shares": [0.2, 0.4, 0.4],
+        },
+    ),
+    "task.mixture.tasks": {"b": {"kind": "largest", **SIZES}},
+    "sampler.uniform.split": "dev",
+    "keep.accuracy_band.low": 0.6,
+    "keep.accuracy_band.high": 0.3,
+    "keep.accuracy_band.inclusive": In(False, {"low": 0.5}),
+    "keep.drop_truncated.whole_group": True,
+    "keep.chain.rules": ["drop_equal", "drop_truncated"],
+    **_each("reward.verifier", {"right": 2.0, "wrong": -1.0}),
+    **_each(
+        "reward.format",
+        {"weight": 0.7, "require_eos": False, "validate": _OWN + "never", "extract": _OWN + "whole"},
+    ),
+    "reward.think_format.weight": 0.7,
+    "reward.strict_layout.weight": 0.7,
+    **_each("reward.length", {"l_max": 10, "p": 0.3, "shape": "v2", "clip": In(False, {"l_max": 4})}),
+    **_each(
+        "reward.format_length",
+        {
+            "l_max": 10,
+            "p": 0.3,
+            "weight": 1.0,
+            "require_eos": False,
+            "validate": _OWN + "never",
+            "extract": _OWN + "whole",
+        },
+    ),
+    **_each(
+        "reward.cosine_length",
+        {"l_max": 10, "right_short": 2.0, "right_long": 0.2, "wrong_short": -2.0, "wrong_long": -0.2},
+    ),
+    **_each("reward.overlong_penalty", {"l_max": 7, "buffer": 5}),
+    **_each("reward.repetition_penalty", {"n": 2, "max_penalty": -1.0, "unit": "tokens"}),
+    **_each("reward.keyword_reward", {"words": ["maybe"], "weight": 0.7, "cap": 1}),
+    "reward.containment.extract": _OWN + "whole",
+    "reward.kl_reward.coef": 0.1,
+    **_each("reward.gate", {"condition": "format", "then": "verifier", "otherwise": -1.0}),
+    **_each("reward.sum", {"parts": {"a": "verifier"}, "weights": {"b": 0.5}, "watch": ["b"]}),
+    "reward.own.py:slow.timeout": 0.001,
+    **_each("reward.*", {"weight": 0.5, "watch": True}),
+    **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
+    "advantage.running_mean.decay": 0.5,
+    **_each(
+        "objective.clipped_ratio",
+        {
+            "low": 0.1,
+            "high": 0.1,
+            "dual": 1.01,
+            "level": "sequence",
+            "average": "tokens",
+            "length": In(6, CONSTANT),
+        },
+    ),
+    **_each("objective.policy_gradient", {"average": "tokens", "length": In(6, CONSTANT)}),
+    **_each(
+        "objective.kl_penalty",
+        {"coef": 0.2, "estimator": "k2", "average": "tokens", "length": In(6, CONSTANT)},
+    ),
+    **_each("objective.entropy_bonus", {"coef": 0.2, "average": "tokens", "length": In(6, CONSTANT)}),
+    **_each("method.grpo", {"clip": 0.1, "kl": 0.1}),
+    **_each("method.dr_grpo", {"clip": 0.1, "limit": 6}),
+    **_each("method.dapo", {"limit": 7, "buffer": 3, "low": 0.1, "high": 0.1}),
+    **_each("method.gspo", {"low": 0.1, "high": 0.1}),
+    "method.rloo.kl": 0.1,
+    "method.reinforce.decay": 0.5,
+}
+
+_TRUNCATED = ("objective=policy_gradient",)  # a clipped ratio refuses truncated sampling
+_EXAMINED = ("evaluate={every: 1, n: 3}",)
+_SAVED = ("steps=3", "save={every: 1, keep: 3}")
+_SHOWN = ("warmup={examples: 8, lr: 1e-2, batch: 4}",)
+_ADAPTED = ("model.lora={rank: 2}",)
+_DROPPED = ("keep=drop_truncated", "refill={rounds: 1, on_short: fill}", "sampling.stop=[a, e, i, o, u]")
+
+RUNS: dict[str, object] = {
+    "model.name": "./chatty",
+    "model.dtype": "bfloat16",
+    "model.lora": {"rank": 2},
+    "model.lora.rank": In(3, overrides=_ADAPTED),
+    "model.lora.alpha": In(8, overrides=_ADAPTED),
+    "model.lora.targets": In(["q_proj"], overrides=_ADAPTED),
+    "sampling.temperature": 2.0,
+    "sampling.max_new_tokens": 5,
+    "sampling.top_k": In(3, overrides=_TRUNCATED),
+    "sampling.top_p": In(0.2, overrides=_TRUNCATED),
+    "sampling.min_p": In(0.95, overrides=_TRUNCATED),
+    "sampling.stop": list("abcdefghijklm"),
+    "sampling.system": In("Be brief.", overrides=("model.name=./chatty",)),
+    "optimizer.lr": 1e-3,
+    "optimizer.schedule": "linear",
+    "optimizer.warmup": 1,
+    "optimizer.clip": 1e-3,
+    "optimizer.beta1": 0.5,
+    "optimizer.beta2": 0.5,
+    "optimizer.weight_decay": 0.5,
+    "optimizer.epochs": 2,
+    "optimizer.minibatches": 2,
+    "refill.rounds": In(2, overrides=_DROPPED),
+    "refill.on_short": In("error", overrides=_DROPPED),
+    "steps": 1,
+    "prompts": 3,
+    "answers": 2,
+    "seed": 1,
+    "warmup": {"examples": 8},
+    "warmup.examples": In(4, overrides=_SHOWN),
+    "warmup.epochs": In(2, overrides=_SHOWN),
+    "warmup.lr": In(1e-3, overrides=_SHOWN),
+    "warmup.batch": In(8, overrides=_SHOWN),
+    "evaluate": {"n": 3},
+    "evaluate.every": In(2, overrides=_EXAMINED),
+    "evaluate.n": In(2, overrides=_EXAMINED),
+    "evaluate.k": In(2, overrides=_EXAMINED),
+    "evaluate.greedy": In(False, overrides=_EXAMINED),
+    "evaluate.split": In("train", overrides=_EXAMINED),
+    "evaluate.final": In(None, overrides=_EXAMINED),
+    "save": {"every": 1},
+    "save.every": In(2, overrides=_SAVED),
+    "save.keep": In(1, overrides=_SAVED),
+}
+
+EXEMPT: dict[str, str] = {
+    "model.device": "another device is another machine",
+    "model.tokens_per_batch": "changes time and memory, and results by rounding only: see test_exact.py",
+    "optimizer.total": "follows from steps, epochs and minibatches; a recipe cannot give it",
+    "log": "where metrics go beside the run's folder: see tests/runs",
+    "out": "where the run goes; every run of this test is sent to a folder of its own by it",
+    "reward.http.url": "needs a server: see tests/rewards/test_http.py, as for the three below",
+    "reward.http.timeout": "matters when a server is slow",
+    "reward.http.retries": "matters when a server fails",
+    "reward.http.backoff": "changes how long a failing server is waited for",
+    "task.reasoning_gym.seconds": "matters when a scorer hangs: see tests/tasks/test_killable.py",
+}
