@@ -497,3 +497,15 @@ def test_a_model_by_itself_is_checked_before_it_is_loaded():
         open_target("tiny", None, ["sampling.temprature=1"], "best")
     with pytest.raises(InputError, match="there is no task to set this of"):
         open_target("tiny", None, ["task.n=1"], "best")
+
+
+def test_rewards_of_evaluations_are_apart_from_those_of_training(load):
+    recipe = load("eval_reward: {brief: {kind: length, l_max: 8}, form: {kind: format}}")
+    assert set(recipe.eval_reward) == {"brief", "form"}
+    assert set(recipe.reward) == {"correct"}
+    assert recipe.resolved()["eval_reward"]["brief"]["l_max"] == 8
+    assert "eval_reward" not in load("").resolved()
+    with pytest.raises(
+        InputError, match=r"`eval_reward.brief.l_mx` is not a setting of 'length'. Did you mean `l_max`"
+    ):
+        load("eval_reward: {brief: {kind: length, l_mx: 8}}")

@@ -9,7 +9,7 @@ import torch
 
 from reckon.errors import InputError
 from reckon.evaluate import Evaluation, compare, evaluate, summarize
-from reckon.types import End, Problem, Rng, Rollouts, Sequences, Verdict
+from reckon.types import End, Problem, Rng, Rollouts, Sequences, Stream, Verdict
 
 RNG = Rng((0,))
 
@@ -318,3 +318,27 @@ def test_evaluate_needs_no_torch():
 
     code = "import sys, reckon.evaluate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@dataclass
+class Lengths:
+    """Two streams: tokens of a response ([N], NaN where the text is "?"), and 0.5 for every token ([N, T])."""
+
+    def score(self, batch):
+        lengths = batch.seq.mask.sum(dim=1).float()
+        unread = torch.tensor([text == "?" for text in batch.rollouts.text])
+        return {
+            "length": Stream(values=torch.where(unread, torch.nan, lengths)),
+            "dense": Stream(values=torch.full(batch.seq.mask.shape, 0.5)),
+        }
+
+
+def test_rewards_may_judge_beside_the_checker():
+    policy = Says({"p0": ["0"], "p1": ["234"], "p2": ["?"]})
+    found = evaluate(policy, Fixed(problems(3)), rng=RNG, reward=Lengths())
+    assert [r.streams["length"] for r in found.responses] == [2, 4, None]  # an end token each
+    assert [r.streams["dense"] for r in found.responses] == [1, 2, 1]  # half the tokens: 2, 4, 2
+    assert found.metrics["stream/length"] == 3  # (2 + 4) / 2
+    assert found.logged("test")["eval/test/stream/dense"] == pytest.approx(4 / 3)
+    assert Evaluation.from_columns(found.columns(3)).metrics == found.metrics
+    assert evaluate(policy, Fixed(problems(3)), rng=RNG).metrics["pass@1"] == found.metrics["pass@1"]

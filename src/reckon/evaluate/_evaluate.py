@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -9,9 +10,12 @@ from typing import Protocol, cast
 
 from reckon.errors import InputError
 from reckon.evaluate._summary import Response, summarize
-from reckon.types import Chat, End, Metrics, Problem, Rng, Rollouts, Split, Task
+from reckon.types import Batch, Chat, End, Metrics, Problem, Reward, Rng, Rollouts, Seen, Split, Task, Verdict
 
 CHUNK = 64  # problems posed at a time, so that progress shows and memory stays bounded
+
+
+_NAMES = tuple(field.name for field in fields(Response) if field.name != "streams")
 
 
 class Answers(Protocol):
@@ -42,8 +46,10 @@ class Evaluation:
     def columns(self, step: int = 0) -> dict[str, list[object]]:
         """The responses as columns of the schema `reckon.runs.EVALUATIONS`, for `Run.evaluation`."""
         found: dict[str, list[object]] = {"step": [step] * len(self.responses)}
-        for name in (field.name for field in fields(Response)):
+        for name in _NAMES:
             found[name] = [getattr(response, name) for response in self.responses]
+        for name in self.responses[0].streams if self.responses else ():
+            found[f"stream/{name}"] = [response.streams[name] for response in self.responses]
         return found
 
     @classmethod
@@ -53,15 +59,23 @@ class Evaluation:
         Raises:
             InputError: if a column is missing, or the rows are of more than one step.
         """
-        names = [field.name for field in fields(Response)]
-        for name in names:
+        for name in _NAMES:
             if name not in columns:
-                raise InputError(f"an evaluation has no column {name!r}; it must have {', '.join(names)}.")
+                raise InputError(f"an evaluation has no column {name!r}; it must have {', '.join(_NAMES)}.")
         steps = sorted({str(step) for step in columns.get("step", ())})
         if len(steps) > 1:
             raise InputError(f"these are evaluations of steps {', '.join(steps)}; choose the rows of one step.")
-        rows = zip(*(columns[name] for name in names), strict=True)
-        return cls(responses=tuple(_response(dict(zip(names, row, strict=True))) for row in rows))
+        scored = {name[len("stream/") :]: values for name, values in columns.items() if name.startswith("stream/")}
+        rows = zip(*(columns[name] for name in _NAMES), strict=True)
+        return cls(
+            responses=tuple(
+                _response(
+                    dict(zip(_NAMES, row, strict=True))
+                    | {"streams": {name: values[place] for name, values in scored.items()}}
+                )
+                for place, row in enumerate(rows)
+            )
+        )
 
     def logged(self, split: Split) -> Metrics:
         """The metrics under the names a run's log gives them: "eval/<split>/pass@1" and so on."""
@@ -90,6 +104,7 @@ def evaluate(
     n: int | None = None,
     k: int = 1,
     greedy: bool = True,
+    reward: Reward | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Examines a policy on the problems of a split.
@@ -103,6 +118,7 @@ def evaluate(
             Left out, all.
         k: samples per problem. With `greedy` and k = 1 no sample is drawn: the greedy answer is the one answer.
         greedy: whether pass@1 is that of the likeliest answer; else it is that of the samples.
+        reward: judges the answers as well; each stream's value stands beside the verdict. Nothing learns from it.
         progress: called with (problems done, problems in all) as it goes on.
 
     Raises:
@@ -115,9 +131,9 @@ def evaluate(
     for start in range(0, len(problems), CHUNK):
         part = problems[start : start + CHUNK]
         if greedy:
-            responses += _judged(task, policy.greedy(part), start, greedy=True)
+            responses += _judged(task, policy.greedy(part), start, reward, greedy=True)
         if k > 1 or not greedy:
-            responses += _judged(task, policy.sample(part, k, rng.child(split, start)), start, greedy=False)
+            responses += _judged(task, policy.sample(part, k, rng.child(split, start)), start, reward, greedy=False)
         if progress is not None:
             progress(min(start + CHUNK, len(problems)), len(problems))
     responses.sort(key=lambda response: response.group)
@@ -142,14 +158,16 @@ def _choose(task: Task, split: Split, n: int | None) -> list[Problem]:
     return [problems[i] for i in sorted(chosen.tolist())]
 
 
-def _judged(task: Task, rollouts: Rollouts, start: int, *, greedy: bool) -> list[Response]:
+def _judged(task: Task, rollouts: Rollouts, start: int, reward: Reward | None, *, greedy: bool) -> list[Response]:
     lengths, ends = rollouts.seq.mask.sum(dim=1).tolist(), rollouts.end.tolist()
     tokens, logprobs = rollouts.seq.tokens.tolist(), rollouts.logprobs.tolist()
     seen = [0] * len(rollouts.problems)
+    verdicts = [task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text)]
+    streams = {} if reward is None else _scored(reward, rollouts, verdicts)
     judged = []
     for row, group in enumerate(rollouts.seq.group.tolist()):
         problem, text, length = rollouts.problems[group], rollouts.text[row], lengths[row]
-        verdict = task.check(problem, text)
+        verdict = verdicts[row]
         judged.append(
             Response(
                 row=row,
@@ -168,10 +186,44 @@ def _judged(task: Task, rollouts: Rollouts, start: int, *, greedy: bool) -> list
                 logprobs=tuple(logprobs[row][:length]),
                 sample=seen[group],
                 greedy=greedy,
+                streams={name: values[row] for name, values in streams.items()},
             )
         )
         seen[group] += 1
     return judged
+
+
+def _scored(reward: Reward, rollouts: Rollouts, verdicts: Sequence[Verdict]) -> dict[str, list[float | None]]:
+    """Each stream as one number a response: a reward of tokens added up, an advantage or weight of them averaged."""
+    import torch
+
+    seq = rollouts.seq
+    outcome = torch.tensor([math.nan if v.outcome is None else v.outcome for v in verdicts], device=seq.tokens.device)
+    batch = Batch(
+        rollouts=rollouts,
+        outcome=outcome,
+        train=torch.zeros_like(outcome, dtype=torch.bool),
+        seen=Seen(
+            problems=tuple(rollouts.problem(row) for row in range(len(verdicts))),
+            outcome=outcome,
+            lengths=seq.mask.sum(dim=1),
+            end=rollouts.end,
+            rounds=1,
+            wanted=len(rollouts.problems),
+            kept=len(rollouts.problems),
+        ),
+        step=0,
+        verdicts=tuple(verdicts),
+    )
+    found: dict[str, list[float | None]] = {}
+    for name, stream in reward.score(batch).items():
+        values = stream.values
+        if values.ndim == 2:
+            given = seq.mask & ~values.isnan()
+            total, count = torch.where(given, values, 0.0).sum(dim=1), given.sum(dim=1)
+            values = torch.where(count > 0, total if stream.kind == "reward" else total / count, torch.nan)
+        found[name] = [None if math.isnan(value) else value for value in values.tolist()]
+    return found
 
 
 def _response(row: dict[str, object]) -> Response:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from reckon.evaluate._statistics import best_constant, majority_vote, pass_at_k, wilson
 from reckon.types import Metrics, Reason
@@ -31,6 +31,7 @@ class Response:
     logprobs: tuple[float, ...]
     sample: int  # which of the samples to its problem, from 0; 0 for a greedy answer
     greedy: bool
+    streams: Mapping[str, float | None] = field(default_factory=dict)  # what rewards say of it; None = do not apply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,8 @@ def summarize(responses: Sequence[Response]) -> Metrics:
         "pass@k" for k = 2, 4, ... and their number, each with "pass@k/unknown": problems with fewer than k verdicts.
         "constant": the best constant answer, chosen with hindsight. Shares of all responses: "unparsable", "unknown",
         "truncated". "length/mean" in tokens. With more than one domain "domain/<name>/pass@1", "/low", "/high" and
-        "/items". A score of nothing is NaN.
+        "/items". "stream/<name>" for what rewards said, the mean over the responses they apply to. A score of nothing
+        is NaN.
     """
     found = items(responses)
     metrics = _first(found)
@@ -98,6 +100,8 @@ def summarize(responses: Sequence[Response]) -> Metrics:
     metrics["unknown"] = _mean([r.outcome is None for r in responses])
     metrics["truncated"] = _mean([r.end == "length" for r in responses])
     metrics["length/mean"] = _mean([len(r.tokens) for r in responses])
+    for name in responses[0].streams if responses else ():
+        metrics[f"stream/{name}"] = _mean([r.streams[name] for r in responses])
     domains = sorted({item.domain for item in found})
     for domain in domains if len(domains) > 1 else ():
         part = _first([item for item in found if item.domain == domain])

@@ -4,7 +4,6 @@ from reckon.recipe._kinds import KINDS, Role, load_kind, snake_case
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._running import (
     Outcome,
-    columns_of,
     load_run,
     read_evaluation,
     resume_run,
@@ -22,7 +21,6 @@ __all__ = [
     "Recipe",
     "Role",
     "Step",
-    "columns_of",
     "describe",
     "kinds_table",
     "load_kind",

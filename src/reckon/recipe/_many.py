@@ -32,14 +32,16 @@ class Named:
         return self.part.plain() | extra
 
 
-def read_many(document: Document, role: Shared, value: Json, preset: Mapping[str, Named]) -> dict[str, Named]:
+def read_many(
+    document: Document, role: Shared, value: Json, preset: Mapping[str, Named], *, at: Keys | None = None
+) -> dict[str, Named]:
     """Checks the parts of a shared role.
 
     One part may stand alone. A mapping of names to parts is the whole list as soon as one of them has a `kind`: what is
     not in it is not used, and an entry without a kind is the preset's of that name. Where none has a kind, the mapping
-    changes settings of the preset's parts and keeps the rest.
+    changes settings of the preset's parts and keeps the rest. `at` is where the role stands, if not at the top.
     """
-    keys: Keys = (role,)
+    keys: Keys = at or (role,)
     if value is None:
         return dict(preset)
     if isinstance(value, str) or (isinstance(value, dict) and "kind" in value):
