@@ -30,12 +30,6 @@ def update(
     Returns:
         Means over the steps of what `model.step` reports, "tokens/trained" (their sum) and "policy/steps".
     """
-    if epochs * minibatches > 1:
-        # From the second step on a ratio compares two passes of the learner; the sampler's own log-probs would add the
-        # rounding of another kernel to it.
-        logprobs = model.outputs(batch.seq).logprobs
-        assert logprobs is not None
-        batch = replace(batch, rollouts=replace(batch.rollouts, logprobs=logprobs))
     trains = credit.mask.any(dim=1)
     groups = batch.seq.group[trains].unique()
     if minibatches > 1:
@@ -45,6 +39,13 @@ def update(
         rows = (torch.isin(batch.seq.group, chunk) & trains).nonzero().squeeze(1)
         if len(rows):
             part = batch.take(rows)
+            if epochs * minibatches > 1:
+                # From the second step on a ratio compares two passes of the learner; the sampler's own log-probs would
+                # add the rounding of another kernel to it. And of these very rows: in bfloat16 other company in the
+                # pack rounds otherwise, by more than GSPO clips at.
+                logprobs = model.outputs(part.seq).logprobs
+                assert logprobs is not None
+                part = replace(part, rollouts=replace(part.rollouts, logprobs=logprobs))
             prepared.append((part.seq, objective.prepare(part, credit.take(rows))))
     sums: dict[str, float] = {}
     steps = 0
