@@ -1,4 +1,5 @@
-# The two commands: `make quickstart` and `make test`. PYTHON=python3.12 make ... to choose another interpreter.
+# The two commands: `make quickstart` (an interrupted one goes on where it stopped) and `make test`.
+# PYTHON=python3.12 make ... to choose another interpreter.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
@@ -7,7 +8,7 @@ RUN = runs/quickstart
 .PHONY: quickstart test lint bench clean
 
 quickstart: $(VENV)/.quickstart
-	$(BIN)/reckon train recipes/largest-smollm2.yaml --out $(RUN)
+	$(BIN)/reckon train $(if $(wildcard $(RUN)/recipe.yaml),--resume $(RUN),recipes/largest-smollm2.yaml --out $(RUN))
 
 test: $(VENV)/.test
 	$(BIN)/pytest
