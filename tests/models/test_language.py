@@ -257,6 +257,19 @@ def test_a_full_models_reference_stays_behind(make, ragged):
     assert (model.outputs(ragged).logprobs - start).abs().max() > 1e-2
 
 
+def test_a_references_values_stay_behind_too(make, ragged):
+    def squared(outputs: Outputs, columns) -> torch.Tensor:
+        return (outputs.values - 1) ** 2 * columns["mask"]
+
+    model = make(value_head=True, optimizer=Optimization(lr=1e-2))
+    reference = model.reference()
+    model.step(ragged, {"mask": ragged.mask}, squared, ("values",))
+    assert (model.outputs(ragged, ("values",)).values != 0).any()
+    assert (reference.outputs(ragged, ("values",)).values == 0).all()
+    with pytest.raises(InputError, match=r"shares its weights \(LoRA\)"):
+        make(value_head=True, lora=Lora(rank=2)).reference().outputs(ragged, ("values",))
+
+
 def test_values_are_zero_at_first_and_learn(make, ragged):
     model = make(value_head=True, optimizer=Optimization(lr=1e-2))
     target = torch.where(ragged.mask, 1.0, 0.0)

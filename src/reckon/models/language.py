@@ -316,7 +316,7 @@ class LanguageModel:
         self._steps = int(state["steps"])  # type: ignore[arg-type]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a plain Hugging Face model folder, adapters merged into the weights."""
+        """Writes a plain Hugging Face model folder, adapters merged into the weights, without a value head."""
         network = self.network
         if self.lora is not None:
             from peft.tuners.tuners_utils import BaseTunerLayer
@@ -341,11 +341,16 @@ class Reference:
         if model.lora is None:
             self._frozen = copy.copy(model)
             self._frozen.network = copy.deepcopy(model.network).requires_grad_(False)
+            self._frozen.head = copy.deepcopy(model.head)
 
     def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
-        """As `LanguageModel.outputs`, of the frozen model."""
+        """As `LanguageModel.outputs`, of the frozen model; with LoRA without values, whose head goes on learning."""
         if self._frozen is not None:
             return self._frozen.outputs(seq, want)
+        if "values" in (want := tuple(want)):
+            raise InputError(
+                "values were asked of a reference that shares its weights (LoRA): its head goes on learning."
+            )
         with _adapters_off(self._live.network):
             return self._live.outputs(seq, want)
 
