@@ -155,14 +155,17 @@ def test_every_response_keeps_its_own_length():
 def test_every_chunk_draws_from_numbers_of_its_own():
     class Noting(Says):
         keys = ()
+        asked = ()
 
         def sample(self, problems, k, rng, prefixes=None):
             self.keys += (rng.key,)
+            self.asked += (len(problems) * k,)
             return super().sample(problems, k, rng)
 
     policy = Noting({f"p{i}": ["0", "0"] for i in range(130)})
     evaluation = evaluate(policy, Fixed(problems(130)), k=2, rng=RNG)
-    assert len(set(policy.keys)) == 3
+    assert policy.asked == (64, 64, 64, 64, 4)  # answers, not problems: 64 samples of 64 problems would fill the memory
+    assert len(set(policy.keys)) == 5
     assert [r.group for r in evaluation.responses] == [i // 3 for i in range(390)]
 
 

@@ -12,7 +12,7 @@ from reckon.errors import InputError
 from reckon.evaluate._summary import Response, summarize
 from reckon.types import Batch, Chat, End, Metrics, Problem, Reward, Rng, Rollouts, Seen, Split, Task, Verdict
 
-CHUNK = 64  # problems posed at a time, so that progress shows and memory stays bounded
+CHUNK = 64  # answers asked for at a time, so that progress shows and memory stays bounded
 
 
 _NAMES = tuple(field.name for field in fields(Response) if field.name != "streams")
@@ -128,14 +128,15 @@ def evaluate(
         raise InputError(f"evaluate: k = {k} samples per problem; give at least 1.")
     problems = _choose(task, split, n)
     responses: list[Response] = []
-    for start in range(0, len(problems), CHUNK):
-        part = problems[start : start + CHUNK]
+    size = max(1, CHUNK // k)
+    for start in range(0, len(problems), size):
+        part = problems[start : start + size]
         if greedy:
             responses += _judged(task, policy.greedy(part), start, reward, greedy=True)
         if k > 1 or not greedy:
             responses += _judged(task, policy.sample(part, k, rng.child(split, start)), start, reward, greedy=False)
         if progress is not None:
-            progress(min(start + CHUNK, len(problems)), len(problems))
+            progress(min(start + size, len(problems)), len(problems))
     responses.sort(key=lambda response: response.group)
     return Evaluation(responses=tuple(replace(response, row=row) for row, response in enumerate(responses)))
 
