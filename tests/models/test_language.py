@@ -200,6 +200,13 @@ def test_chat_templates_and_system_messages(make):
     assert [model.tokenizer.decode(p) for p in rollouts.seq.prompts] == ["[system]S[user]q>", "[system]own[user]q>"]
 
 
+def test_a_chat_template_may_refuse(make):
+    model = make(sampling=Sampling(max_new_tokens=1, system="S"))
+    model.tokenizer.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(InputError, match="refuses the prompt of problem 'a': System role not supported"):
+        model.greedy([Problem(id="a", prompt="q")])
+
+
 def test_a_gradient_that_is_not_finite_makes_no_step(make, ragged):
     model = make()
     before = {name: p.clone() for name, p in model.network.named_parameters()}

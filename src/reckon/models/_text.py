@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -19,8 +20,8 @@ def encode(tokenizer: PreTrainedTokenizerBase, problem: Problem, system: str | N
     Without a template a string is taken as it stands.
 
     Raises:
-        InputError: the prompt is a chat, or a system message is set, and the tokenizer has no chat template; or the
-            prompt is empty.
+        InputError: the prompt is a chat, or a system message is set, and the tokenizer has no chat template, or one
+            that refuses it; or the prompt is empty.
     """
     prompt = problem.prompt
     if tokenizer.chat_template is None:
@@ -35,7 +36,13 @@ def encode(tokenizer: PreTrainedTokenizerBase, problem: Problem, system: str | N
         messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         if system is not None and (not messages or messages[0]["role"] != "system"):
             messages = [{"role": "system", "content": system}, *messages]
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        try:
+            ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        except TemplateError as error:  # such as: no system message, or roles that do not alternate
+            raise InputError(
+                f"this model's chat template refuses the prompt of problem {problem.id!r}: {error}. "
+                "Change the prompt or `sampling.system`, or choose another model."
+            ) from error
     if not ids:
         raise InputError(f"the prompt of problem {problem.id!r} is empty. Drop the row, or write a prompt.")
     return torch.tensor(ids, dtype=torch.int64)
