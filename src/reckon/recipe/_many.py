@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from reckon.recipe._document import Document, Keys
+from reckon.recipe._document import Document, Keys, nearest
 from reckon.recipe._kinds import KINDS, Target, find
 from reckon.recipe._parts import Part, part_of, read_part
 from reckon.recipe._settings import dotted, mapping, settings, typed
@@ -137,8 +137,18 @@ def _extras(role: Shared, target: Target | None) -> list[str]:
 
 
 def _names_parts(role: Shared, given: Mapping[str, Json], preset: Mapping[str, Named]) -> bool:
-    """Whether a mapping without `kind` is one of names to parts, and not of settings to values."""
-    return all(
-        isinstance(entry, dict) or name in preset or (isinstance(entry, str) and (entry in KINDS[role] or ":" in entry))
+    """Whether a mapping without `kind` is one of names to parts, and not of settings to values.
+
+    It is if every entry can be a part and one can be nothing else; a misspelt kind counts as what it was to be.
+    """
+    sure = [
+        isinstance(entry, dict) or name in preset or (isinstance(entry, str) and _like_a_kind(role, entry))
         for name, entry in given.items()
+    ]
+    return any(sure) and all(
+        is_sure or isinstance(entry, str) for is_sure, entry in zip(sure, given.values(), strict=True)
     )
+
+
+def _like_a_kind(role: Shared, text: str) -> bool:
+    return ":" in text or nearest(text, KINDS[role]) is not None
