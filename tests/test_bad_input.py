@@ -174,6 +174,14 @@ def test_told_when_it_happens(told, tmp_path, arguments, message):
     assert message in told("train", *arguments.split(), "--out", str(tmp_path / "run"))
 
 
+def test_a_worked_solution_longer_than_the_context(told, tmp_path):
+    """52 characters and, with the end token, 50: the prompt and its 6 new tokens would fit in 96."""
+    long = ("task={kind: chain_arithmetic, operations: 25, train: 4, dev: 1, test: 1}", "warmup.examples=4")
+    message = told("train", "good.yaml", *long, "--out", str(tmp_path / "run"))
+    assert "have 52 and 50 tokens, together more than the model's context of 96" in message
+    assert not (tmp_path / "run").exists()
+
+
 def test_no_network_for_a_hub_id(told, tmp_path, monkeypatch):
     def unreachable(*_arguments, **_settings):
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

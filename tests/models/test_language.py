@@ -182,6 +182,13 @@ def test_a_prompt_that_leaves_no_room_is_refused(make):
         make().sample([Problem(id="long", prompt="x" * 250)], 1, Rng((0,)))
 
 
+def test_a_response_that_leaves_the_context_is_refused(make):
+    problem = Problem(id="long", prompt="x" * 250)
+    assert make().tokenize([problem], ["12345"]).tokens.shape == (1, 6)  # 250, 5 and the end: just 256
+    with pytest.raises(InputError, match=r"'long' .* have 250 and 7 tokens, together more than .* context of 256"):
+        make().tokenize([problem], ["123456"])
+
+
 @pytest.mark.parametrize(
     ("prompt", "match"),
     [("", "'p' is empty"), (({"role": "user", "content": "hi"},), "is a chat, but this model's tokenizer has no chat")],

@@ -68,3 +68,17 @@ def check_room(network: PreTrainedModel, problems: Sequence[Problem], prompts: S
                 f"{whole} tokens; the window is not applied to packed answers, so learning would not match it. "
                 "Shorten the prompt, drop the row, or lower `max_new_tokens`."
             )
+
+
+def check_given(
+    network: PreTrainedModel, problems: Sequence[Problem], prompts: Sequence[Tensor], responses: Sequence[Sequence[int]]
+) -> None:
+    """Raises InputError for a response that, with its prompt, is longer than the context."""
+    context = getattr(network.config, "max_position_embeddings", None)
+    for problem, prompt, response in zip(problems, prompts, responses, strict=True):
+        if context is not None and len(prompt) + len(response) > context:
+            raise InputError(
+                f"the prompt of problem {problem.id!r} and the response given to it have {len(prompt)} and "
+                f"{len(response)} tokens, together more than the model's context of {context}. "
+                "Shorten them, or drop the row."
+            )

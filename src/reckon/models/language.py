@@ -170,16 +170,21 @@ class LanguageModel:
         Args:
             problems: N problems; each response stands in a group of its own.
             texts: N responses.
+
+        Raises:
+            InputError: a prompt and its response are longer than the context.
         """
         end = self.tokenizer.eos_token_id
         rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+        prompts = tuple(_text.encode(self.tokenizer, p, self.sampling.system).to(self.device) for p in problems)
+        _limits.check_given(self.network, problems, prompts, rows)
         tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
         mask = torch.zeros_like(tokens, dtype=torch.bool)
         for i, row in enumerate(rows):
             tokens[i, : len(row)] = torch.tensor(row)
             mask[i, : len(row)] = True
         return Sequences(
-            prompts=tuple(_text.encode(self.tokenizer, p, self.sampling.system).to(self.device) for p in problems),
+            prompts=prompts,
             group=torch.arange(len(rows), device=self.device),
             tokens=tokens.to(self.device),
             mask=mask.to(self.device),
