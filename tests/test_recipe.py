@@ -360,6 +360,9 @@ def test_paths_begin_beside_the_recipe_whatever_the_folder(load, folder, tmp_pat
         "path": "data.txt",  # the default is the task's business
     }
     assert load("", "task.path=data.txt").resolved()["task"]["path"] == str(folder / "data.txt")
+    for name, meant in (("mine", str(folder / "mine")), ("tiny", "tiny")):  # a built-in name is never a folder's
+        (folder / name).mkdir()
+        assert load("", f"model={name}").resolved()["model"]["name"] == meant
 
 
 @pytest.mark.parametrize("method", ["grpo", "dr_grpo", "dapo", "gspo", "rloo", "reinforce", "{kind: grpo, kl: 0.04}"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -261,13 +260,13 @@ def read_model(name: str, overrides: Iterable[str] = ()) -> Callable[[], Languag
 
 
 def _model(document: Document, value: Json) -> dict[str, object]:
-    from reckon.models import load_model
+    from reckon.models import BUILT_IN, load_model
 
     given: Json = {"name": value} if isinstance(value, str) else value
     without = ("sampling", "optimizer", "value_head")  # the last is for critics, which no recipe has
     values = section(document, ("model",), given, load_model, "`model`", without=without)
     name = str(values["name"])
-    if re.search(r"[/\\.]", name) and located(document, name).is_dir():
+    if name and name not in BUILT_IN and located(document, name).is_dir():
         values["name"] = str(located(document, name).absolute())
     return values
 
