@@ -213,6 +213,7 @@ RUNS: dict[str, object] = {
     "evaluate.greedy": In(False, overrides=_EXAMINED),
     "evaluate.split": In("train", overrides=_EXAMINED),
     "evaluate.final": In(None, overrides=_EXAMINED),
+    "eval_reward": In({"brief": {"kind": "length", "l_max": 8}}, overrides=_EXAMINED),
     "save": {"every": 1},
     "save.every": In(2, overrides=_SAVED),
     "save.keep": In(1, overrides=_SAVED),

@@ -26,6 +26,9 @@ def digits(completions, **kwargs):
         if left == 1:
             os.kill(os.getpid(), signal.SIGINT)
     return [sum(c.isdigit() for c in text) / (1 + len(text)) for text in completions]
+
+def brief(completions, **kwargs):
+    return [-len(text) for text in completions]
 '''
 RECIPE = """\
 model: {{name: "{model}", dtype: float32}}
@@ -196,8 +199,8 @@ def test_a_killed_process_loses_nothing_that_was_saved(home):
         (method, added)
         for method in ("grpo", "{kind: reinforce, decay: 0.8}")
         for added in (
-            "reward.extra={kind: containment, watch: true}",
-            "reward.extra={kind: containment, weight: 0}",
+            "reward.extra={kind: 'own.py:brief', watch: true}",
+            "reward.extra={kind: 'own.py:brief', weight: 0}",
             "reward.extra={kind: kl_reward, coef: 0}",
             "reward.extra={kind: kl_reward, coef: 0.5, watch: true}",
         )

@@ -74,10 +74,11 @@ def test_kl_stands_where_the_papers_put_it():
     assert isinstance(objective, Objectives)
     penalty = objective.parts["kl"]
     assert (penalty.reference, penalty.coef, penalty.estimator) == (frozen, 0.04, "k3")
-    charge = rloo(Task(), kl=0.05, reference=frozen).reward.parts["kl"]
-    assert (charge.reference, charge.coef) == (frozen, 0.05)
+    live = object()
+    charge = rloo(Task(), kl=0.05, policy=live, reference=frozen).reward.parts["kl"]
+    assert (charge.policy, charge.reference, charge.coef) == (live, frozen, 0.05)
     for method in (grpo, rloo):
-        with pytest.raises(InputError, match="needs a reference"):
+        with pytest.raises(InputError, match="compares two models"):
             method(Task(), kl=0.1)
 
 

@@ -508,7 +508,5 @@ def test_rewards_of_evaluations_are_apart_from_those_of_training(load):
     assert set(recipe.reward) == {"correct"}
     assert recipe.resolved()["eval_reward"]["brief"]["l_max"] == 8
     assert "eval_reward" not in load("").resolved()
-    with pytest.raises(
-        InputError, match=r"`eval_reward.brief.l_mx` is not a setting of 'length'. Did you mean"
-    ):
+    with pytest.raises(InputError, match=r"`eval_reward.brief.l_mx` is not a setting of 'length'. Did you mean"):
         load("eval_reward: {brief: {kind: length, l_mx: 8}}")

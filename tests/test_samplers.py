@@ -340,9 +340,13 @@ def test_one_answer_to_each_problem_will_do():
     assert gather(["r"], ["w"], keep=All()).rollouts.text == ("r", "w")
 
 
-def test_nothing_kept_cannot_go_on():
+def test_where_nothing_is_kept_the_batch_is_what_was_rejected():
+    batch = gather(["r", "r"], ["w", "w"])
+    assert batch.rollouts.text == ("r", "r", "w", "w")
+    assert batch.train.all()
+    assert batch.seen.kept == 0
     with pytest.raises(RunError, match=r"DropEqual kept 0 of the 2 groups drawn.*set `on_short` to fill"):
-        gather(["r", "r"], ["w", "w"])
+        gather(["r", "r"], ["w", "w"], refill=Refill(on_short="error"))
 
 
 def test_context_stays_for_the_baseline_and_a_group_of_it_alone_goes():

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shutil
 import typing
 from pathlib import Path
@@ -63,6 +64,15 @@ def nested(prefix, target):
 
 
 def every_setting():
+    found = list(below_the_top())
+    with pytest.raises(ReckonError) as told:
+        Recipe.parse(RECIPE, ["no_such_key=1"])
+    keys = re.findall(r"\w+", str(told.value).partition("(settings: ")[2])
+    assert {"model", "task", "reward", "steps"} <= set(keys)
+    return {*found, *(key for key in keys if not any(name.startswith(f"{key}.") for name in found))}
+
+
+def below_the_top():
     for role, kinds in KINDS.items():
         for kind in kinds:
             yield from nested(f"{role}.{kind}.", load_kind(role, kind))
@@ -299,7 +309,7 @@ def test_the_same_settings_give_the_same_outcome(home, unchanged):
 
 
 def test_every_setting_has_another_value_that_is_tried():
-    found, listed = set(every_setting()), {**PARTS, **RUNS, **EXEMPT}
+    found, listed = every_setting(), {**PARTS, **RUNS, **EXEMPT}
     assert len(listed) == len(PARTS) + len(RUNS) + len(EXEMPT), "a setting is listed twice"
     assert not (missing := sorted(found - set(listed))), (
         f"new settings {missing}: give each another valid value in tests/other_settings.py, in PARTS (tried on one "

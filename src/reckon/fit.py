@@ -51,24 +51,26 @@ def sft(
         "fit/loss": mean loss a token over the last pass, in nats; "fit/steps".
 
     Raises:
-        InputError: there are no rows, or not one solution for each problem.
+        InputError: there are no rows, not one solution for each problem, or `epochs` or `batch` is below 1.
     """
+    if epochs < 1 or batch < 1:
+        raise InputError(f"fine-tuning needs `epochs` and `batch` of at least 1, not {epochs} and {batch}.")
     if not problems or len(problems) != len(solutions):
         raise InputError(f"fine-tuning needs rows: got {len(problems)} problems and {len(solutions)} solutions.")
     seq = model.tokenize(problems, solutions)
     n = len(problems)
     total = epochs * -(-n // batch)
-    losses: list[float] = []
-    done = 0
+    done, loss = 0, 0.0
     for epoch in range(epochs):
         order = torch.from_numpy(rng.child("epoch", epoch).numpy().permutation(n))
-        losses.clear()
+        loss = 0.0
         for chunk in order.split(batch):
             part = seq.take(chunk.sort().values)
-            scale = part.mask / part.mask.sum()
+            tokens = part.mask.sum()
+            scale = part.mask / tokens
             metrics = model.step(part, {"scale": scale}, negative_log_likelihood)
-            losses.append(metrics["policy/loss"])
+            loss += metrics["policy/loss"] * float(tokens / seq.mask.sum())
             done += 1
             if told is not None:
                 told(done, total, metrics)
-    return {"fit/loss": sum(losses) / len(losses), "fit/steps": float(done)}
+    return {"fit/loss": loss, "fit/steps": float(done)}

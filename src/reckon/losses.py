@@ -53,7 +53,7 @@ class ClippedRatio:
         _check_average("clipped_ratio", self.average, self.length)
 
     def prepare(self, batch: Batch, credit: Credit) -> Columns:
-        """Advantages, weights, scales and the log-probs at sampling.
+        """Advantages, weights, scales and, unless the batch is on policy, the log-probs before the first step.
 
         Raises:
             InputError: the responses were drawn under top-k, top-p or min-p, or greedily.
@@ -63,15 +63,17 @@ class ClippedRatio:
                 "clipped_ratio compares with the probabilities that the sampler drew from, but sampling was truncated "
                 "(top-k, top-p, min-p or greedy). Sample from the whole distribution, or use policy_gradient."
             )
-        old = torch.where(credit.mask, batch.rollouts.logprobs, 0.0)
-        return _policy_columns(credit, self.average, self.length) | {"old_logprobs": old}
+        columns = _policy_columns(credit, self.average, self.length)
+        if not batch.on_policy:
+            columns["old_logprobs"] = torch.where(credit.mask, batch.rollouts.logprobs, 0.0)
+        return columns
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
         by_level = objectives.clipped_ratio if self.level == "token" else objectives.clipped_sequence_ratio
         loss = by_level(
             _logprobs(outputs),
-            columns["old_logprobs"],
+            _old_logprobs(outputs, columns),
             columns["advantages"],
             columns["mask"],
             low=self.low,
@@ -82,7 +84,7 @@ class ClippedRatio:
 
     def diagnostics(self, outputs: Outputs, columns: Columns) -> dict[str, Tensor]:
         """Means over tokens: `clip_fraction`, `ratio_mean`, and `kl_sampled`, KL(sampling || present policy) by k3."""
-        logprobs, old, mask = _logprobs(outputs).detach(), columns["old_logprobs"], columns["mask"]
+        logprobs, old, mask = _logprobs(outputs).detach(), _old_logprobs(outputs, columns), columns["mask"]
         by_level = objectives.token_ratio if self.level == "token" else objectives.sequence_ratio
         ratio = by_level(logprobs, old, mask)
         clipped = objectives.clip_active(ratio, columns["advantages"], low=self.low, high=self.high, dual=self.dual)
@@ -282,6 +284,11 @@ def _logprobs(outputs: Outputs) -> Tensor:
     if outputs.logprobs is None:
         raise InputError("the model gave no logprobs, though the objective wants them")
     return outputs.logprobs
+
+
+def _old_logprobs(outputs: Outputs, columns: Columns) -> Tensor:
+    """Those of the column; without one the policy is still the one that sampled, and they are its own."""
+    return columns["old_logprobs"] if "old_logprobs" in columns else _logprobs(outputs).detach()
 
 
 def _entropy(outputs: Outputs) -> Tensor:

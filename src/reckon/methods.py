@@ -88,15 +88,16 @@ def gspo(task: Task, *, low: float = 3e-4, high: float = 4e-4) -> Parts:
     )
 
 
-def rloo(task: Task, *, kl: float = 0.0, reference: Model | None = None) -> Parts:
+def rloo(task: Task, *, kl: float = 0.0, policy: Model | None = None, reference: Model | None = None) -> Parts:
     """RLOO (Ahmadian et al. 2024, arXiv:2402.14740): REINFORCE whose baseline is the mean of the response's siblings.
 
     Args:
         task: poses the problems.
         kl: coefficient of the divergence from `reference`, charged in the reward.
+        policy: what learns; needed where kl is above 0.
         reference: the model before training; needed where kl is above 0.
     """
-    charge = {"kl": KLReward(reference=_needed(reference), coef=kl)} if kl else {}
+    charge = {"kl": KLReward(policy=_needed(policy), reference=_needed(reference), coef=kl)} if kl else {}
     return Parts(
         sampler=Uniform(task),
         keep=All(),
@@ -128,9 +129,10 @@ METHODS: Mapping[str, Callable[..., Parts]] = {
 }
 
 
-def _needed(reference: Model | None) -> Model:
-    if reference is None:
+def _needed(model: Model | None) -> Model:
+    if model is None:
         raise InputError(
-            "`kl` is above 0, which needs a reference. Give `reference=policy.reference()`, or set kl to 0."
+            "`kl` is above 0, which compares two models. Give `reference=policy.reference()` (and rloo the `policy`), "
+            "or set kl to 0."
         )
-    return reference
+    return model

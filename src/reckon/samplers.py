@@ -244,8 +244,9 @@ def collect(
         refill: None = one round, and go on with what it left.
 
     Raises:
-        RunError: too few groups were kept and `on_short` is "error", or none at all and it is "short", for a batch
-            cannot be empty. "fill" never ends so: it adds groups that the rule rejected, as they were sampled.
+        RunError: too few groups were kept and `on_short` is "error". "fill" adds groups that the rule rejected, as they
+            were sampled; so does "short" where none was kept, for a batch cannot be empty and a run that has nothing
+            to learn for a step should go on.
     """
     if n < 1 or k < 1:
         raise InputError(f"collect: a batch of {n} problems with {k} answers each is empty; both must be 1 or more.")
@@ -355,10 +356,10 @@ def _choose(whole: _Round, n: int, refill: Refill, keep: Keep) -> tuple[Tensor, 
     if len(kept) >= n:
         return kept[:n], whole.use
     drawn = torch.arange(len(whole.rollouts.problems), device=group.device)
-    if refill.on_short == "fill":
+    if refill.on_short == "fill" or (refill.on_short == "short" and not len(kept)):
         spare = drawn[~torch.isin(drawn, kept)][: n - len(kept)]
         return torch.cat([kept, spare]), torch.where(torch.isin(group, spare), int(Use.TRAIN), whole.use)
-    if refill.on_short == "error" or not len(kept):
+    if refill.on_short == "error":
         name = getattr(keep, "__name__", type(keep).__name__)
         raise RunError(
             f"the keep rule {name} kept {len(kept)} of the {len(drawn)} groups drawn, and {n} were wanted"

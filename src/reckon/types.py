@@ -213,6 +213,7 @@ class Batch:
     step: int
     verdicts: tuple[Verdict, ...] = ()  # N, what `outcome` is made of; empty where nothing was verified
     values: Tensor | None = None  # [N, T] float32, a critic's
+    on_policy: bool = False  # True = learned from in one step by the very weights that sampled: every ratio is 1
 
     def __post_init__(self) -> None:
         check_shapes(self, outcome="N", train="N", values="N T")
@@ -234,6 +235,7 @@ class Batch:
             step=self.step,
             verdicts=tuple(self.verdicts[i] for i in rows.tolist()) if self.verdicts else (),
             values=None if self.values is None else self.values[rows],
+            on_policy=self.on_policy,
         )
 
 

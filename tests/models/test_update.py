@@ -21,14 +21,15 @@ class Three:
         return {}
 
 
+@pytest.mark.parametrize("passes", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("level", ["token", "sequence"])
-def test_nothing_learned_between_two_passes_is_a_ratio_of_exactly_one(dtype, level):
+def test_nothing_learned_between_two_passes_is_a_ratio_of_exactly_one(dtype, level, passes):
     """With lr 0 all passes are of one policy. Rounding, which depends on a row's company, must not show."""
     network = tiny.make_network(width=32, heads=4, seed=3)
     with torch.no_grad():
         network.lm_head.weight.mul_(12)
-    settings = Optimization(lr=0.0, epochs=2, minibatches=2)
+    settings = Optimization(lr=0.0, epochs=passes[0], minibatches=passes[1])
     model = LanguageModel(
         network,
         tiny.make_tokenizer(),
@@ -43,6 +44,6 @@ def test_nothing_learned_between_two_passes_is_a_ratio_of_exactly_one(dtype, lev
     mask = batch.seq.mask & (torch.arange(12) % 3 != 0)[:, None]  # a third of the rows train nothing
     credit = Credit(advantages=mask * torch.linspace(-1, 1, 12)[:, None], weights=torch.ones(mask.shape), mask=mask)
     metrics = model.update(ClippedRatio(level=level, low=3e-4, high=4e-4), batch, credit, Rng((1,)))
-    assert metrics["policy/steps"] == 4
+    assert metrics["policy/steps"] == passes[0] * passes[1]
     assert metrics["policy/clip_fraction"] == 0
     assert metrics["policy/kl_sampled"] == 0

@@ -23,20 +23,20 @@ def test_verifier_refuses_a_scale_upside_down_or_of_one_value(right, wrong):
         Verifier(right=right, wrong=wrong)
 
 
-class Reference:
+class Scores:
     def __init__(self, logprobs):
         self.logprobs = logprobs
 
-    def outputs(self, seq, want):
+    def outputs(self, seq, want=("logprobs",)):
         assert tuple(want) == ("logprobs",)
         return Outputs(logprobs=self.logprobs)
 
 
 def test_kl_reward_charges_each_token_for_its_own_distance(make_batch):
-    logprobs = torch.tensor([[-1.0, -2.0, -math.inf], [-3.0, -9.0, -9.0]])
-    ref_logprobs = torch.tensor([[-1.5, -1.0, -7.0], [-3.0, -7.0, -7.0]])
-    batch = make_batch(["ab", "c"], lengths=[2, 1], logprobs=logprobs)
-    ((name, stream),) = KLReward(reference=Reference(ref_logprobs), coef=0.1).score(batch).items()
+    policy = Scores(torch.tensor([[-1.0, -2.0, -math.inf], [-3.0, -9.0, -9.0]]))
+    reference = Scores(torch.tensor([[-1.5, -1.0, -7.0], [-3.0, -7.0, -7.0]]))
+    batch = make_batch(["ab", "c"], lengths=[2, 1])
+    ((name, stream),) = KLReward(policy=policy, reference=reference, coef=0.1).score(batch).items()
     # -0.1 (-1 + 1.5), -0.1 (-2 + 1), nothing on padding whatever stands there; 0
     assert name == "kl_reward"
     assert stream.kind == "reward"
@@ -45,11 +45,18 @@ def test_kl_reward_charges_each_token_for_its_own_distance(make_batch):
 
 @pytest.mark.parametrize(("settings", "charged"), [({}, -0.05), ({"coef": 0}, 0.0)])
 def test_kl_reward_s_default_and_none_at_all(make_batch, settings, charged):
-    batch = make_batch(["a"], lengths=[1], logprobs=torch.tensor([[-1.0, 0.0]]))
-    values = KLReward(reference=Reference(torch.tensor([[-2.0, 0.0]])), **settings).score(batch)["kl_reward"].values
+    batch = make_batch(["a"], lengths=[1])
+    policy, reference = Scores(torch.tensor([[-1.0, 0.0]])), Scores(torch.tensor([[-2.0, 0.0]]))
+    values = KLReward(policy=policy, reference=reference, **settings).score(batch)["kl_reward"].values
     assert values.flatten().tolist() == pytest.approx([charged, 0])
+
+
+def test_rounding_of_the_sampler_is_no_distance(make_batch):
+    batch = make_batch(["a"], lengths=[1], logprobs=torch.tensor([[-1.02, 0.0]]))
+    same = Scores(torch.tensor([[-1.0, 0.0]]))
+    assert (KLReward(policy=same, reference=same).score(batch)["kl_reward"].values == 0).all()
 
 
 def test_kl_reward_refuses_a_coefficient_below_nothing():
     with pytest.raises(InputError, match=r"`coef` is -0.1"):
-        KLReward(reference=Reference(None), coef=-0.1)
+        KLReward(policy=Scores(None), reference=Scores(None), coef=-0.1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reckon.errors import InputError, RunError
-from reckon.runs import ROLLOUTS, evaluation_table, read_evaluations, read_rollouts, rollout_table
+from reckon.runs import EVALUATIONS, ROLLOUTS, read_evaluations, read_rollouts, rollout_table
 from reckon.runs._tables import make_table, write_table
 from reckon.types import Credit, Stream, Verdict
 
@@ -133,24 +133,23 @@ def test_ten_thousand_rollouts(tmp_path):
     assert sum(len(chunk) for chunk in table["pieces"].chunks[-1]) == 50_000
 
 
-def test_evaluations_number_the_samples_of_each_problem(tmp_path, batch):
-    verdicts = [Verdict(outcome=value, answer=None, reason="wrong") for value in (0.25, 0.0, None)]
-    table = evaluation_table(0, batch.rollouts, verdicts, greedy=True, streams={"s": Stream(values=torch.ones(3))})
-    assert table["sample"].to_pylist() == [0, 1, 0]
-    assert table["greedy"].to_pylist() == [True] * 3
-    assert table["outcome"].to_pylist() == [0.25, 0.0, None]
-    assert table["stream/s"].to_pylist() == [1, 1, 1]
+def test_splits_whose_names_begin_alike_are_kept_apart(tmp_path):
+    columns = {name: [None] for name in ("answer", "outcome", "parsed", "reason")}
+    columns |= {name: [0] for name in ("step", "row", "group", "sample")} | {"greedy": [True]}
+    columns |= {name: ["x"] for name in ("problem", "domain", "prompt", "text", "end")}
+    columns |= {"tokens": [[1]], "pieces": [["x"]], "logprobs": [[-1.0]], "stream/s": [1.0]}
+    table = make_table(columns, EVALUATIONS)
     write_table(tmp_path / "evals/dev-step-000000.parquet", table)
-    write_table(tmp_path / "evals/dev-hard-step-000000.parquet", table.slice(0, 1))
-    assert read_evaluations(tmp_path, "dev").num_rows == 3
-    assert read_evaluations(tmp_path, "dev-hard").num_rows == 1
+    write_table(tmp_path / "evals/dev-hard-step-000000.parquet", table.slice(0, 0))
+    assert read_evaluations(tmp_path, "dev").num_rows == 1
+    assert read_evaluations(tmp_path, "dev-hard").num_rows == 0
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"texts": ["a"]}, "`texts` is not a column of this table"),
-        ({"stream/a/b": ["a"]}, "`stream/a/b` is not a column"),
+        ({"stream/a/b/c/d": ["a"]}, "`stream/a/b/c/d` is not a column"),
         ({"text": None}, "The column `text` is missing"),
         ({"text": [5]}, "The column `text` must be string"),
         ({"outcome": ["right"]}, "The column `outcome` must be float32"),

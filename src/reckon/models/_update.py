@@ -38,11 +38,11 @@ def update(
     for chunk in groups.tensor_split(min(minibatches, max(len(groups), 1))):
         rows = (torch.isin(batch.seq.group, chunk) & trains).nonzero().squeeze(1)
         if len(rows):
-            part = batch.take(rows)
-            if epochs * minibatches > 1:
-                # From the second step on a ratio compares two passes of the learner; the sampler's own log-probs would
-                # add the rounding of another kernel to it. And of these very rows: in bfloat16 other company in the
-                # pack rounds otherwise, by more than GSPO clips at.
+            part = replace(batch.take(rows), on_policy=epochs * minibatches == 1)
+            if not part.on_policy:
+                # A ratio compares two passes of the learner; the sampler's own log-probs would add the rounding of
+                # another kernel to it. And passes over these very rows: in bfloat16 other company in the pack rounds
+                # otherwise, by more than GSPO clips at.
                 logprobs = model.outputs(part.seq).logprobs
                 assert logprobs is not None
                 part = replace(part, rollouts=replace(part.rollouts, logprobs=logprobs))

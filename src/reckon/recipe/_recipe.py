@@ -283,6 +283,6 @@ def _preset(document: Document, value: Json, task: Task, limit: int) -> tuple[di
         near = did_you_mean(str(kind), list(METHODS), "methods")
         raise document.error(("method",), f"there is no method {shown(kind)}. {near}")
     values = section(document, ("method",), given, METHODS[kind], f"'{kind}'", base={"limit": limit})
-    later = {"reference": Later()} if any(a.name == "reference" for a in arguments(METHODS[kind])) else {}
+    later = {a.name: Later() for a in arguments(METHODS[kind]) if a.name in ("policy", "reference")}
     made = construct(document, ("method",), METHODS[kind], {**values, "task": task, **later})
     return {"kind": kind, **values}, cast("Parts", made)

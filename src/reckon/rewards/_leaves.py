@@ -35,10 +35,12 @@ class KLReward:
     """Charges every token for its distance from a reference model: -coef (log pi(token) - log ref(token)).
 
     This is the k1 estimate, in the reward: summed over a response it is an unbiased estimate of -coef KL(pi || ref),
-    and its gradient reaches the policy through the credit (Ziegler et al. 2019, arXiv:1909.08593, eq. 2).
+    and its gradient reaches the policy through the credit (Ziegler et al. 2019, arXiv:1909.08593, eq. 2). Both models
+    score the tokens anew: beside the sampler's own log-probs, rounding alone would make equal models differ.
     """
 
-    reference: Model  # its logprobs at the temperature of sampling
+    policy: Model  # both at the temperature of sampling
+    reference: Model
     coef: float = 0.05
 
     def __post_init__(self) -> None:
@@ -47,9 +49,8 @@ class KLReward:
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N, T], 0 where the mask is False."""
-        ref_logprobs = self.reference.outputs(batch.seq, want=("logprobs",)).logprobs
-        if ref_logprobs is None:
-            raise ValueError("KLReward: the reference was asked for logprobs and gave none")
-        logprobs = batch.rollouts.logprobs
+        logprobs, ref_logprobs = (model.outputs(batch.seq).logprobs for model in (self.policy, self.reference))
+        if logprobs is None or ref_logprobs is None:
+            raise ValueError("KLReward: a model was asked for logprobs and gave none")
         values = -self.coef * (logprobs - ref_logprobs.to(logprobs.device))
         return {"kl_reward": Stream(values=torch.where(batch.seq.mask, values, 0.0))}

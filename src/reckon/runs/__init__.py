@@ -8,7 +8,6 @@ from reckon.runs._run import Run
 from reckon.runs._tables import (
     EVALUATIONS,
     ROLLOUTS,
-    evaluation_table,
     make_table,
     read_evaluations,
     read_rollouts,
@@ -22,7 +21,6 @@ __all__ = [
     "Interrupt",
     "Progress",
     "Run",
-    "evaluation_table",
     "interruptible",
     "make_table",
     "peak_memory",

@@ -225,7 +225,7 @@ class Run:
         Args:
             split: a name without slashes.
             step: finished steps; 0 = before training.
-            columns: of the schema `EVALUATIONS`, or what `evaluation_table` returns.
+            columns: of the schema `EVALUATIONS`, or a table of it.
 
         Raises:
             InputError: a column is missing, unknown or does not fit.

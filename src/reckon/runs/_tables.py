@@ -85,31 +85,6 @@ def rollout_table(
     return make_table(columns, ROLLOUTS)
 
 
-def evaluation_table(
-    step: int,
-    rollouts: Rollouts,
-    verdicts: Sequence[Verdict],
-    *,
-    greedy: bool,
-    streams: Mapping[str, Stream] | None = None,
-) -> pyarrow.Table:
-    """The responses of one evaluation as a table of the schema `EVALUATIONS`; arguments as in `rollout_table`."""
-    outcomes = [verdict.outcome for verdict in verdicts]
-    columns = _columns(step, rollouts, outcomes, verdicts)
-    seen: dict[int, int] = {}
-    samples = []
-    for group in rollouts.seq.group.tolist():
-        samples.append(seen.get(group, 0))
-        seen[group] = samples[-1] + 1
-    columns["sample"], columns["greedy"] = samples, [greedy] * len(samples)
-    for name, stream in (streams or {}).items():
-        if stream.values.ndim == 1:
-            columns[f"stream/{name}"] = [_known(value) for value in stream.values.tolist()]
-        else:
-            columns[f"stream/{name}/tokens"] = _ragged(stream.values, _lengths(rollouts))
-    return make_table(columns, EVALUATIONS)
-
-
 def make_table(columns: Cells, schema: Mapping[str, str]) -> pyarrow.Table:
     """A table of `schema`, stream columns added; a column that may be null may be missing.
 
