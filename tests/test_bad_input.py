@@ -159,7 +159,7 @@ LATE = [
         "good.yaml reward.x=own.py:curious",
         "the reward function 'curious' asks for `mood`, and there is no such column.",
     ),
-    ("good.yaml keep=drop_equal", "the keep rule DropEqual kept 0 of the 16 groups drawn, and 2 were wanted"),
+    ("good.yaml keep=drop_equal refill.on_short=error", "the keep rule DropEqual kept 0 of the 16 groups drawn, and 2"),
 ]
 
 
