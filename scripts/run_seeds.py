@@ -62,9 +62,11 @@ def page(recipe: Path, rows: list[dict[str, object]]) -> str:
         f"# {recipe.stem} over seeds",
         "",
         f"`python scripts/run_seeds.py {recipe} --seeds {' '.join(str(row['seed']) for row in rows)}`, "
-        f"{str(machine['date'])[:10]}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, commit "
-        f"{str(machine['commit'])[:10]}. {rows[0]['answers']} answers to {rows[0]['items']} problems of the test split, "
-        "the same problems for all seeds; McNemar's test is exact. Settings were chosen on the dev split.",
+        f"{str(machine['date'])[:10]}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, "
+        f"commit {str(machine['commit'])[:10]}.",
+        "",
+        f"{rows[0]['answers']} answers to {rows[0]['items']} problems of the test split, the same problems for all "
+        "seeds; McNemar's test is exact. Settings were chosen on the dev split.",
         "",
         "| seed | before | after | now right | now wrong | McNemar p | best constant answer | minutes | s a step |",
         "|---|---|---|---|---|---|---|---|---|",
