@@ -7,8 +7,8 @@ import time
 import pyarrow.parquet as pq
 import pytest
 import webdriver
-from conftest import NASTY, make_nasty, rollout_columns, write_rollouts
 
+from conftest import NASTY, make_nasty, rollout_columns, write_rollouts
 from reckon.report import write_report
 from reckon.runs import Run
 

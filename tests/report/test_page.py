@@ -11,8 +11,8 @@ from html.parser import HTMLParser
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import NASTY, make_nasty
 
+from conftest import NASTY, make_nasty
 from reckon.report import write_report
 from reckon.runs import Run
 

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from conftest import rollout_columns, write_rollouts
 
+from conftest import rollout_columns, write_rollouts
 from reckon.errors import MissingError, RunError
 from reckon.evaluate import Comparison
 from reckon.report._budget import budget, command
