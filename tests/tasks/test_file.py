@@ -113,6 +113,12 @@ def test_checkers(write):
 
     assert File(path, checker=own).check(problem, "x").outcome == 0.25
 
+    def contains(text, answer):
+        return answer in text
+
+    with pytest.raises(InputError, match=r"checker 'contains' returned 'False' \(bool\)\. It must return a"):
+        File(path, checker=contains).check(problem, "x")
+
 
 @pytest.mark.parametrize(
     ("name", "rows", "message"),
@@ -177,6 +183,12 @@ def test_bad_files(tmp_path, write):
     (tmp_path / "wide.csv").write_text("prompt,answer\na,b,c\n")
     with pytest.raises(InputError, match=r"wide\.csv, row 1: more cells than column names"):
         File(str(tmp_path / "wide.csv")).problems("train")
+    (tmp_path / "narrow.csv").write_text("prompt,answer\na,b\nc\n")
+    with pytest.raises(InputError, match=r"narrow\.csv, row 2: fewer cells than column names"):
+        File(str(tmp_path / "narrow.csv")).problems("train")
+    (tmp_path / "open.csv").write_text('prompt,answer\n"a,b\nc,d\n')  # would be one prompt to the end of the file
+    with pytest.raises(InputError, match=r"open\.csv: cannot be read as UTF-8 CSV"):
+        File(str(tmp_path / "open.csv")).problems("train")
 
 
 def test_bad_settings(write):

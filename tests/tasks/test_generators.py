@@ -321,6 +321,23 @@ def test_bad_settings_are_refused(make, message):
         make()
 
 
+@pytest.mark.parametrize(
+    "task",
+    [
+        Largest(count=200, size=(0, 10**6)),
+        RunningSums(count=(200, 200)),
+        ChainArithmetic(operations=400),
+        WordLength(length=(300, 300)),
+        LetterCount(length=(4, 300)),
+        DistinctLetters(length=(4, 1100)),
+        Substring(length=(10, 300)),
+    ],
+    ids=lambda task: task.name,
+)
+def test_more_problems_than_a_float_counts(task):
+    assert len(task.problems("train")[0].prompt) > 0  # 10**6 to the power of 200 is no float
+
+
 def test_too_small_a_space_is_an_error_at_once():
     task = WordLength(length=(1, 2), alphabet="ab", train=100)
     with pytest.raises(

@@ -17,7 +17,7 @@ import numpy as np
 
 from reckon.errors import InputError
 from reckon.tasks._checkers import Number, YesNo
-from reckon.tasks._splits import Draft, Generated, check_choice, check_pair, check_sizes
+from reckon.tasks._splits import Draft, Generated, check_choice, check_pair, check_sizes, ways
 from reckon.types import Problem, Rng, Split, Step, Verdict
 
 Mode: TypeAlias = Literal["open", "direct"]
@@ -125,7 +125,7 @@ class LetterCount:
         low, high = self.length
         others = len(self.alphabet) - 1
         rarest = min(
-            sum(comb(n, c) * float(others) ** (n - c) for n in range(max(low, c), high + 1))
+            sum(comb(n, c) * ways(others, n - c) for n in range(max(low, c), high + 1))
             for c in ({0, self.most} if self.count == "uniform" else {1})
         )
         return Generated(
@@ -209,7 +209,7 @@ class WordLength:
             rng=Rng((self.seed, self.name, split)),
             targets=range(self.length[0], self.length[1] + 1),
             build=self._build,
-            space=float(len(self.alphabet)) ** self.length[0],
+            space=ways(len(self.alphabet), self.length[0]),
             remedy=_REMEDY,
         )
 
@@ -281,7 +281,7 @@ class DistinctLetters:
             rng=Rng((self.seed, self.name, split)),
             targets=range(2, most + 1) if self.count == "uniform" else (-1,),
             build=self._build,
-            space=comb(len(self.alphabet), 2) * float(2) ** self.length[1],
+            space=comb(len(self.alphabet), 2) * ways(2, self.length[1]),
             remedy=_REMEDY,
         )
 
@@ -366,7 +366,7 @@ class Substring:
             rng=Rng((self.seed, self.name, split)),
             targets=("Yes", "No"),
             build=self._build,
-            space=float(len(self.alphabet)) ** self.length[1] / 4,
+            space=ways(len(self.alphabet), self.length[1]) / 4,
             remedy=_REMEDY,
         )
 

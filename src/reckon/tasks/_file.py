@@ -41,6 +41,17 @@ def _resolve(owner: object, checker: str | Checker) -> Checker:
     return CHECKERS[checker]()
 
 
+def _judged(checker: Checker, text: str, answer: str | None) -> Verdict:
+    verdict: object = checker(text, answer)
+    if not isinstance(verdict, Verdict):
+        name = getattr(checker, "__name__", type(checker).__name__)
+        raise InputError(
+            f"the checker {name!r} returned {str(verdict)[:80]!r} ({type(verdict).__name__}). It must return a "
+            "reckon.types.Verdict(outcome=..., answer=..., reason=...)."
+        )
+    return verdict
+
+
 def _check_shares(owner: object, shares: Sequence[float]) -> None:
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise InputError(
@@ -139,7 +150,7 @@ class File:
 
     def check(self, problem: Problem, text: str) -> Verdict:
         """Judges a response with the chosen checker."""
-        return self._checker(text, problem.answer)
+        return _judged(self._checker, text, problem.answer)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +219,7 @@ class HubDataset:
 
     def check(self, problem: Problem, text: str) -> Verdict:
         """Judges a response with the chosen checker."""
-        return self._checker(text, problem.answer)
+        return _judged(self._checker, text, problem.answer)
 
 
 def _load(path: str, config: str | None) -> dict[Split, list[Row]]:

@@ -75,10 +75,15 @@ def _object(line: str, place: str) -> Mapping[str, object]:
 def _csv(file: Path) -> Iterator[Row]:
     with file.open(encoding="utf-8-sig", newline="") as lines:
         try:
-            for number, values in enumerate(csv.DictReader(lines), start=1):
+            for number, values in enumerate(csv.DictReader(lines, strict=True), start=1):
                 if None in values:
                     raise InputError(
                         f"{file.name}, row {number}: more cells than column names. Quote cells that hold commas."
+                    )
+                if None in values.values():
+                    raise InputError(
+                        f"{file.name}, row {number}: fewer cells than column names. Leave a cell empty where there is "
+                        "nothing to say, but write its comma."
                     )
                 yield Row(file.name, number, {k: v if v != "" else None for k, v in values.items()})
         except (csv.Error, UnicodeDecodeError) as error:

@@ -7,6 +7,7 @@ so a problem seen in training under any seed is never in a test set.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,11 @@ def check_pair(owner: object, name: str, *, least: int) -> None:
             f"{type(owner).__name__}: `{name}` must be two numbers, low and high, with {least} <= low <= high, "
             f"not {list(pair)!r}."
         )
+
+
+def ways(choices: int, places: int) -> float:
+    """How many sequences of so many places there are: infinitely many where it is more than a float holds."""
+    return float("inf") if places * math.log10(choices) > 300 else float(choices) ** places
 
 
 def check_sizes(owner: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reckon.errors import InputError
 from reckon.tasks._checkers import Number
-from reckon.tasks._splits import Draft, Generated, check_pair, check_sizes
+from reckon.tasks._splits import Draft, Generated, check_pair, check_sizes, ways
 from reckon.types import Problem, Rng, Split, Step, Verdict
 
 _INTEGER = Number(minimum=0)
@@ -52,7 +52,7 @@ class ChainArithmetic:
             rng=Rng((self.seed, self.name, split)),
             targets=(None,),
             build=self._build,
-            space=10 * float(9) ** self.operations,
+            space=10 * ways(9, self.operations),
             remedy="Use more `operations`, or ask for fewer problems.",
         )
 
@@ -151,7 +151,7 @@ class RunningSums:
             rng=Rng((self.seed, self.name, split)),
             targets=range(self.count[0], self.count[1] + 1),
             build=self._build,
-            space=float(self.size[1] - self.size[0] + 1) ** self.count[0],
+            space=ways(self.size[1] - self.size[0] + 1, self.count[0]),
             remedy="Widen `size` or `count`, or ask for fewer problems.",
         )
 
@@ -249,7 +249,7 @@ class Largest:
             rng=Rng((self.seed, self.name, split)),
             targets=(None,),
             build=self._build,
-            space=float(self.size[1] - self.size[0]) ** self.count,
+            space=ways(self.size[1] - self.size[0], self.count),
             remedy="Widen `size`, raise `count`, or ask for fewer problems.",
         )
 
