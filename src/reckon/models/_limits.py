@@ -59,15 +59,20 @@ def check_room(network: PreTrainedModel, problems: Sequence[Problem], prompts: S
         if context is not None and whole > context:
             raise InputError(
                 f"the prompt of problem {problem.id!r} has {len(prompt)} tokens; with `sampling.max_new_tokens` "
-                f"{limit} that is more than the model's context of {context}. "
-                "Shorten the prompt, drop the row, or lower `max_new_tokens`."
+                f"{limit} that is more than the model's context of {context}. {_remedy(context - len(prompt))}"
             )
         if seen is not None and whole > seen:
             raise InputError(
                 f"this model attends to the last {seen} tokens in some layers, and problem {problem.id!r} may take "
                 f"{whole} tokens; the window is not applied to packed answers, so learning would not match it. "
-                "Shorten the prompt, drop the row, or lower `max_new_tokens`."
+                f"{_remedy(seen - len(prompt))}"
             )
+
+
+def _remedy(room: int) -> str:
+    """What to do about a prompt that leaves room for so many tokens."""
+    lower = f", or set `sampling.max_new_tokens` to {room} or less" if room > 0 else ""
+    return f"Shorten the prompt{',' if lower else ' or'} drop the row{lower}."
 
 
 def check_given(

@@ -26,10 +26,12 @@ def encode(tokenizer: PreTrainedTokenizerBase, problem: Problem, system: str | N
     prompt = problem.prompt
     if tokenizer.chat_template is None:
         if not isinstance(prompt, str) or system is not None:
-            what = "is a chat" if not isinstance(prompt, str) else "has a system message"
+            chat = not isinstance(prompt, str)
+            what = "is a chat" if chat else "would follow the system message of `sampling.system`"
+            mend = "Give the prompt as plain text" if chat else "Leave `sampling.system` out (null)"
             raise InputError(
                 f"the prompt of problem {problem.id!r} {what}, but this model's tokenizer has no chat template. "
-                "Give the prompt as plain text, or choose a chat model."
+                f"{mend}, or choose a chat model."
             )
         ids = tokenizer(prompt)["input_ids"]
     else:

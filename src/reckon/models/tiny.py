@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 ALPHABET = "\n" + string.printable[:95]
 _PAD, _END, _UNKNOWN = "<pad>", "<end>", "<unknown>"
@@ -53,5 +54,6 @@ def make_network(
 
 def write(folder: Path) -> None:
     """Saves the model and its tokenizer as any Hugging Face model is saved."""
+    logging.disable_progress_bar()  # it is done in a moment
     make_network().save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
