@@ -84,6 +84,11 @@ def test_greedy_scores():
     assert "majority" not in score
 
 
+def test_where_nobody_knows_no_number_is_told():
+    found = evaluate(Says({"p0": ["!"], "p1": ["!"]}), Fixed(problems(2)), rng=RNG)
+    assert str(found) == "No verdict on any of 2 problems: nobody knows whether the answers are right"
+
+
 def test_sampled_scores():
     """p0: 3 of 4 right; p1: 1 of 4, outvoted; p2: nothing readable; p3: 1 right, 2 wrong, 1 unknown."""
     answers = {

@@ -89,6 +89,8 @@ class Evaluation:
             if known < score["items"]
             else ""
         )
+        if not known:
+            return f"No verdict on any of {int(score['items'])} problems: nobody knows whether the answers are right"
         return (
             f"{score['pass@1']:.1%} of {known} problems right (95% interval {score['low']:.1%} to {score['high']:.1%}; "
             f"best constant answer {score['constant']:.1%}){left}"

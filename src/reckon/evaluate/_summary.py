@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from reckon.evaluate._statistics import best_constant, majority_vote, pass_at_k, wilson
-from reckon.types import Metrics, Reason
+from reckon.types import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class Response:
     text: str
     outcome: float | None  # in [0, 1]; None = unknown
     parsed: str | None  # the answer read out of the text
-    reason: Reason
+    reason: str  # a `Reason`, or what a checker of the user's own says
     end: str  # "eos", "stop" or "length"
     tokens: tuple[int, ...]
     pieces: tuple[str, ...]  # the text each token added
