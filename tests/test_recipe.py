@@ -1,8 +1,10 @@
 import math
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from reckon.errors import InputError, MissingError
 from reckon.recipe import KINDS, Recipe, describe, load_kind, make_task, open_target, settings, snake_case
 from reckon.recipe._document import parse, read
 from reckon.rewards import Function, Gate, Verifier
+from reckon.types import Use
 
 OWN = '''
 from dataclasses import dataclass
@@ -34,6 +37,16 @@ class Copy:
 
     def check(self, problem, text):
         return Verdict(outcome=float(text == problem.answer), answer=text, reason="right")
+
+class Half:
+    def draw(self, n, rng):
+        return []
+
+def longest(rollouts, outcome, rng, *, least=3):
+    return (rollouts.seq.mask.sum(1) >= least) * 2
+
+def level(batch, streams):
+    return "credit"
 
 def score(completions):
     return [1.0] * len(completions)
@@ -200,6 +213,11 @@ WRONG = [
     ("keep={kind: chain, rules: [drop_eqal]}", r"no keep of kind `drop_eqal`"),
     ("refill.on_short=drop", r"must be one of short, fill, error"),
     ("method=dapo reward.weight=1", r"`reward.weight` does not say whose it is.* correct, overlong"),
+    ("save=null", r"`save` must be a mapping \(every, keep\), not null"),
+    ("lr=1e-4", r"`lr` is not a setting of a recipe by itself\. Write `optimizer\.lr`"),
+    ("every=5", r"Write `evaluate\.every` or `save\.every`"),
+    ("keep={kind: 'own.py:longest', left: 1}", r"`keep\.left` is not a setting of .*longest'.*\(settings: least\)"),
+    ("sampler=own.py:Half", r"`sampler`: Half has no `learn`, which every sampler must have"),
     ("steps", r"a setting is given as key=value"),
     ("a..b=1", r"a setting is given as key=value"),
     ("steps=[", r"cannot be read as YAML"),
@@ -293,6 +311,26 @@ def test_a_weight_that_a_kind_has_itself_is_the_kinds(load):
 def test_one_part_alone_is_named_after_its_kind(load):
     assert list(load("reward: verifier").reward) == ["verifier"]
     assert list(load("reward: {kind: 'own.py:score', timeout: null}").reward) == ["score"]
+
+
+def test_ratios_and_cut_off_tokens_exclude_each_other_in_training_alone(load):
+    with pytest.raises(InputError, match=r"line, `sampling\.top_k=5`: `sampling\.top_k` cuts off tokens"):
+        load("", "sampling.top_k=5").check_sampling()
+    with pytest.raises(InputError, match=r"`sampling\.min_p` cuts off tokens"):
+        load("", "sampling={top_p: 1.0, min_p: 0.1}").check_sampling()
+    load("", "sampling={top_p: 1.0, min_p: 0.0}").check_sampling()
+    load("objective: policy_gradient", "sampling.top_k=5").check_sampling()
+
+
+def test_a_function_may_itself_be_a_keep_rule_or_an_advantage(load):
+    """Use.DROP is 0 and Use.TRAIN is 2; what it is called with is no setting, and the rest is."""
+    recipe = load("keep: {kind: 'own.py:longest', least: 2}", "advantage=own.py:level")
+    assert recipe.resolved()["keep"]["least"] == 2
+    parts = recipe.build(None)
+    assert parts.advantage(None, {}) == "credit"
+    rollouts = SimpleNamespace(seq=SimpleNamespace(mask=torch.tensor([[True, True], [True, False]])))
+    assert parts.keep(rollouts, None, None).tolist() == [Use.TRAIN, Use.DROP]
+    assert load("keep: 'own.py:longest'").keep.settings == {"least": 3}
 
 
 def test_parts_inside_parts_and_functions_of_ones_own(load):

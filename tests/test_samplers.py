@@ -427,6 +427,7 @@ class Bad:
             "the checker gave nan .* or is None where it is unknown",
         ),
         ({"keep": lambda *_: torch.ones(3)}, ValueError, r"decisions of shape \(3,\) for 2 responses"),
+        ({"keep": lambda *_: [True] * 2}, InputError, r"gave a list for 2 responses\. It must give a tensor of int64"),
     ],
 )
 def test_collect_refuses(change, error, message):

@@ -334,8 +334,11 @@ def _ask(sampler: Sampler, policy: Policy, verify: Verify, keep: Keep, n: int, k
     outcome = torch.tensor([_outcome(rollouts, row, verdict) for row, verdict in enumerate(verdicts)])
     outcome = outcome.to(device=rollouts.logprobs.device, dtype=torch.float32)
     use = keep(rollouts, outcome, rng.child("keep", number))
-    if use.shape != (rows,):
-        raise ValueError(f"the keep rule gave decisions of shape {tuple(use.shape)} for {rows} responses")
+    if not isinstance(use, torch.Tensor) or use.shape != (rows,):
+        gave = f"decisions of shape {tuple(use.shape)}" if isinstance(use, torch.Tensor) else f"a {type(use).__name__}"
+        raise InputError(
+            f"the keep rule gave {gave} for {rows} responses. It must give a tensor of int64 with a `Use` for each."
+        )
     return _Round(rollouts=rollouts, verdicts=verdicts, outcome=outcome, use=use)
 
 

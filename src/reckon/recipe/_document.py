@@ -63,7 +63,7 @@ class Document:
         keys = tuple(dotted.strip().split("."))
         place = f"command line, `{text}`"
         if not equals or not all(keys):
-            raise InputError(f"{place}: a setting is given as key=value, for example steps=20 or task.n=7.")
+            raise InputError(f"{place}: a setting is given as key=value, for example steps=20 or task.count=7.")
         try:
             node = yaml.compose(written, Loader=_Loader)
             value = None if node is None else self._value(node, (), None)
@@ -134,8 +134,13 @@ def read(path: Path) -> Document:
 
     Raises:
         MissingError: There is no such file.
-        InputError: It is not YAML, or not a mapping; names the line.
+        InputError: It is a run's folder, not YAML, or not a mapping; names the line.
     """
+    if (path / "recipe.yaml").is_file():
+        raise InputError(
+            f"{path} is a run. Go on with it: reckon train --resume {path}; or begin another with its recipe, "
+            f"{path / 'recipe.yaml'}, and another `out`."
+        )
     if not path.is_file():
         near = nearest(path.name, (p.name for p in path.parent.glob("*.y*ml"))) if path.parent.is_dir() else None
         hint = f" Did you mean {path.parent / near}?" if near else ""

@@ -36,6 +36,19 @@ _ROLE_OF: Mapping[object, Role] = {
 }
 
 
+# What the loop asks of a part: tried as soon as the part is made, so that one of the user's own fails early.
+_MUST_HAVE: Mapping[Role, tuple[str, ...]] = {
+    "task": ("name", "problems", "check"),
+    "sampler": ("draw", "learn"),
+    "keep": ("__call__",),
+    "reward": ("score",),
+    "advantage": ("__call__",),
+    "objective": ("want", "prepare", "__call__"),
+}
+# Where a plain function may itself be the part: so many arguments are what it is called with, the others settings.
+_CALLED_WITH: Mapping[Role, int] = {"keep": 3, "advantage": 2}
+
+
 class NotYet(Exception):  # noqa: N818 (a signal, not an error)
     """A part looked at something that only exists once the model is loaded."""
 
@@ -81,11 +94,16 @@ class Part:
                 values[argument.name] = injected[argument.name]()
         if self.is_function():
             return partial(self.target, **values) if values else self.target
-        return construct(document, self.keys, self.target, values)
+        made = construct(document, self.keys, self.target, values)
+        for name in _MUST_HAVE[self.role]:
+            if not hasattr(made, name):
+                lacks = f"{type(made).__name__} has no `{name}`, which every {self.role} must have."
+                raise document.error((*self.keys, "kind"), f"`{dotted(self.keys)}`: {lacks}")
+        return made
 
     def is_function(self) -> bool:
         """Whether the user's plain function is itself the part, as the protocols of keep rules and advantages allow."""
-        return inspect.isfunction(self.target) and self.role != "task"
+        return inspect.isfunction(self.target) and self.role in _CALLED_WITH
 
 
 def read_part(document: Document, keys: Keys, role: Role, value: Json, preset: Part | None = None) -> Part:
@@ -113,7 +131,8 @@ def read_part(document: Document, keys: Keys, role: Role, value: Json, preset: P
             target = partial(Function, target)
     else:
         raise document.error((*keys, "kind"), f"`{dotted(keys)}.kind` must be text, not {shown(kind)}.")
-    checked = section(document, keys, given, target, f"'{kind}'", base=base, check=_part_or_typed)
+    given_later = list(settings(target))[: _CALLED_WITH.get(role, 0)] if inspect.isfunction(target) else ()
+    checked = section(document, keys, given, target, f"'{kind}'", base=base, without=given_later, check=_part_or_typed)
     return Part(role=role, kind=kind, target=target, settings=checked, keys=keys)
 
 

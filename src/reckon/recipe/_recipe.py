@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,8 +13,8 @@ from reckon.recipe._document import Document, did_you_mean, parse, read
 from reckon.recipe._kinds import Role, Target
 from reckon.recipe._many import Named, build_objective, build_reward, many_of, read_many
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
-from reckon.recipe._schema import Frame
-from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, shown
+from reckon.recipe._schema import Evaluate, Frame, Save
+from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, settings, shown
 from reckon.types import Json, Judges, Parts, Refill, Task, Worked
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 METHOD = "grpo"  # where a recipe names none
 ROUNDS = 8  # draws for one batch where a keep rule drops groups
 _ONE: tuple[Role, ...] = ("sampler", "keep", "advantage")
+_NOT_SET = ("total", "value_head")  # of an optimizer and a model, and no settings of a recipe
 _KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "eval_reward", "refill", "sampling", "optimizer")
 
 
@@ -70,6 +71,7 @@ class Recipe:
             document.override(override)
         given = document.values
         plan_keys = [f.name for f in fields(Frame)]
+        _at_home(document, [*_KEYS, *plan_keys])
         known(document, (), given, [*_KEYS, *plan_keys], "a recipe")
         for key in ("model", "task"):
             if key not in given:
@@ -153,6 +155,23 @@ class Recipe:
         shared = (*self.reward.values(), *self.objective.values(), *self.eval_reward.values())
         return any(needs(part, "reference") for part in (*(n.part for n in shared), self.advantage, self.keep))
 
+    def check_sampling(self) -> None:
+        """Before training: an objective with a probability ratio needs the probabilities that the sampler drew from.
+
+        An evaluation of the same recipe may sample as it likes.
+
+        Raises:
+            InputError: top-k, top-p or min-p together with such an objective.
+        """
+        ratios = [entry.part.kind for entry in self.objective.values() if entry.part.kind == "clipped_ratio"]
+        for name in ("top_k", "top_p", "min_p"):
+            if ratios and type(self.sampling)(**{name: getattr(self.sampling, name)}).truncated:
+                raise self.document.error(
+                    ("sampling", name),
+                    f"`sampling.{name}` cuts off tokens, and {ratios[0]} compares with the probabilities that the "
+                    "sampler drew from. Leave it out, or take an objective without a ratio, such as policy_gradient.",
+                )
+
     def load_policy(self) -> LanguageModel:
         """Loads the model, the first thing a recipe does that takes time; not warmed up.
 
@@ -199,11 +218,24 @@ class Recipe:
         }
 
 
-_EXAMPLES = {"model": "`model: smollm2-135m`", "task": "`task: {kind: largest, n: 5}` (see `reckon tasks`)"}
+_EXAMPLES = {"model": "`model: smollm2-135m`", "task": "`task: {kind: largest, count: 5}` (see `reckon tasks`)"}
 
 
 def _frame(document: Document, given: dict[str, Json]) -> Frame:
     return cast("Frame", construct(document, (), Frame, section(document, (), given, Frame, "a recipe")))
+
+
+def _at_home(document: Document, known_keys: Sequence[str]) -> None:
+    """Raises InputError for a setting at the top that belongs in a section: `lr` for `optimizer.lr`."""
+    from reckon.models import Optimization, Sampling, load_model
+
+    sections: dict[str, Target] = {"optimizer": Optimization, "sampling": Sampling, "model": load_model}
+    sections |= {"evaluate": Evaluate, "save": Save}
+    for key in document.values:
+        homes = [name for name, target in sections.items() if key in settings(target)]
+        if homes and key not in (*known_keys, *_NOT_SET):
+            meant = " or ".join(f"`{home}.{key}`" for home in homes)
+            raise document.error((key,), f"`{key}` is not a setting of a recipe by itself. Write {meant}.")
 
 
 def _check_plan(document: Document, task: Task, frame: Frame) -> None:

@@ -27,6 +27,7 @@ class Outcome:
     steps: int  # finished and saved
     finished: bool  # False = interrupted, and can be resumed
     comparison: Comparison | None  # of the final split: before the first step and after the last
+    idle: int  # steps in which all answers to each problem earned the same, so that none was better than another
 
 
 @dataclass(kw_only=True)
@@ -83,8 +84,10 @@ def run_recipe(recipe: Recipe, *, overwrite: bool = False, show: Show = "auto") 
         show: how progress is shown, on stderr.
 
     Raises:
+        InputError: a value that a part or the model refuses.
         RunError: a run is there already; no room on the disk; a reward function that failed.
     """
+    recipe.check_sampling()
     policy, warmed = None, dict[str, float]()
     if overwrite or not (recipe.out / "recipe.yaml").exists():  # a model that cannot be loaded must leave no run behind
         policy, warmed = warmed_policy(recipe, show)
@@ -212,8 +215,13 @@ def read_evaluation(path: str | Path) -> Evaluation:
     try:
         rows = pyarrow.parquet.read_table(path, columns=names).to_pylist()
         return Evaluation(responses=pydantic.TypeAdapter(tuple[Response, ...]).validate_python(rows))
-    except (pyarrow.ArrowException, pydantic.ValidationError) as error:
+    except pyarrow.ArrowException as error:
         raise InputError(f"{path} is not a table of evaluated answers: {str(error).splitlines()[0]}") from error
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        row, *column = fault["loc"]
+        place = f"row {row}, column {'.'.join(map(str, column))}"
+        raise InputError(f"{path} is not a table of evaluated answers: {place}: {fault['msg']}.") from error
 
 
 def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, show: Show) -> Outcome:
@@ -235,6 +243,7 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
         steps=max(run.checkpoints, default=0),
         finished=finished,
         comparison=_before_and_after(run, frame) if finished else None,
+        idle=sum(line.get("advantage/zero_groups") == 1 for line in run.metrics()),
     )
 
 

@@ -170,6 +170,8 @@ def typed(document: Document, keys: Keys, value: Json, annotation: object) -> ob
     data = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
     if data and isinstance(value, dict):
         return construct(document, keys, data[0], section(document, keys, value, data[0], f"`{dotted(keys)}`"))
+    if data and len(options) == 1:
+        raise document.error(keys, f"`{dotted(keys)}` must be {describe(annotation)}, not {shown(value)}.")
     if keys[-1] == "path" or Path in options:
         value = _located_all(document, value)
     if annotation is object:
