@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import reckon
 from reckon.cli import main
 
 OWN = '''
@@ -29,7 +30,7 @@ class Copy:
 
     def check(self, problem, text):
         right = text[:1] == problem.answer
-        return Verdict(outcome=float(right), answer=text[:1] or None, reason="right" if right else "wrong")
+        return Verdict(outcome=float(right), answer=text[:1] or None, reason="the digit" if right else "another")
 
     def solution(self, problem):
         return problem.answer
@@ -41,6 +42,9 @@ class Broken:
     name = "broken"
 
     def problems(self, split):
+        raise KeyError("a bug")
+
+    def check(self, problem, text):
         raise KeyError("a bug")
 '''
 RECIPE = """\
@@ -198,12 +202,12 @@ def test_sampling_is_repeatable_and_has_verdicts(run):
     arguments = ("sample", "runs/copy", "--n", "2", "--k", "2", "--json", "--seed", "5")
     answers = json.loads(run(*arguments)[1])["answers"]
     assert [row["id"] for row in answers] == ["dev-3", "dev-3", "dev-4", "dev-4"]
-    assert {row["reason"] for row in answers} <= {"right", "wrong"}
+    assert {row["reason"] for row in answers} <= {"the digit", "another"}
     assert json.loads(run(*arguments)[1])["answers"] == answers
     code, out, _ = run("sample", "tiny", "--prompt", "1+1=", "--greedy", "sampling.max_new_tokens=2")
     assert code == 0
     assert out.startswith("\n> 1+1=\n")
-    assert not re.search(r"\[(right|wrong)\]$", out)  # nobody can judge it
+    assert not re.search(r"\[(the digit|another)\]$", out)  # nobody can judge it
 
 
 def test_tasks_are_listed_and_described(run):
@@ -257,10 +261,12 @@ def test_report_and_studies(home, run):
             "command line, `stps=3`: `stps` is not a setting of a recipe. Did you mean `steps`?",
         ),
         (("train", "copy.yaml"), "holds a run already"),
+        (("train", "runs/copy"), "runs/copy is a run. Go on with it: reckon train --resume runs/copy"),
         (("train", "--resume", "nowhere"), "nowhere is not a run"),
         (("train", "--resume", "runs/copy", "--out", "x"), "--resume goes on in the run's own folder"),
         (("train", "copy.yaml", "model=nowhere", "--out", "none"), "no model 'nowhere'"),
         (("eval", "tiny"), "name a task with --task"),
+        (("eval", "tiny", "--task", "largest"), "set `sampling.max_new_tokens` to 170 or less"),
         (("eval", "runs/copy", "--split", "tset"), "--split is 'tset'"),
         (("eval", "runs/copy", "--step", "3"), "Checkpoints of this run: 2, 4"),
         (("eval", "runs/copy", "--step", "first"), "--step is 'first'"),
@@ -271,6 +277,8 @@ def test_report_and_studies(home, run):
         (("eval", "tiny", "--task", "largest", "cuont=3"), "Did you mean `count`?"),
         (("sample", "tiny"), "name a task with --task, or give it a --prompt"),
         (("sample", "tiny", "--task", "largest", "--prompt", "x"), "exclude each other"),
+        (("sample", "tiny", "--task", "largest", "--n", "-1"), "Invalid value for '--n'"),
+        (("tasks", "largest", "--n", "-1"), "Invalid value for '--n'"),
         (("tasks", "larges"), "Did you mean `largest`?"),
         (("report", "nowhere"), "nowhere"),
         (("study", "surogate-rewards"), "Did you mean 'surrogate-rewards'?"),
@@ -300,6 +308,32 @@ def test_a_bug_ends_with_1_and_a_traceback(home):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "KeyError: 'a bug'" in done.stderr
+
+
+def test_a_run_that_could_not_learn_says_so(run):
+    """One answer to each problem has nobody to be better than."""
+    code, out, _ = run("train", "copy.yaml", "steps=2", "answers=1", "--out", "alone", "--quiet")
+    assert code == 0
+    assert "In 2 of 2 steps all answers to each problem earned the same, which teaches nothing" in out
+    assert json.loads(run("train", "--resume", "alone", "--quiet", "--json")[1])["idle"] == 2
+
+
+def test_version(run):
+    assert run("--version") == (0, f"reckon {reckon.__version__}\n", "")
+
+
+def test_an_empty_split_is_named(home, run):
+    (home / "one.jsonl").write_text('{"prompt": "?", "answer": "1", "split": "dev"}\n')
+    code, out, _ = run("tasks", "file", "path=one.jsonl")
+    assert code == 0
+    assert "There are no problems in the split train" in out
+    assert "> ?" in run("tasks", "file", "path=one.jsonl", "--split", "dev")[1]
+
+
+def test_reasons_of_ones_own_checker_survive_a_table(run):
+    of = ("eval", "tiny", "--task", "own.py:Copy", "sampling.max_new_tokens=2")
+    assert run(*of, "--out", "odd.parquet")[0] == 0
+    assert "McNemar p = 1" in run(*of, "--compare", "odd.parquet")[1]
 
 
 def test_help_has_panels(run):

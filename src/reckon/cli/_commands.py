@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from reckon import __version__
 from reckon.cli._show import (
     answer_rows,
     print_answers,
@@ -30,7 +31,6 @@ INTERRUPTED = 130
 _TRAIN, _JUDGE, _STUDY = "Train", "Judge", "Study"  # panels of the help; a fourth, Plan, comes with label budgets
 
 app = typer.Typer(
-    help="What should the reward be, and what did it buy me?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -46,6 +46,19 @@ Target = Annotated[str, typer.Argument(metavar="MODEL_OR_RUN", help="A built-in 
 Kind = Annotated[str | None, typer.Option("--task", help="Kind of task (see `reckon tasks`); a run knows its own.")]
 StepName = Annotated[str, typer.Option(help="Of a run: which checkpoint. `best`, `last` or a number.")]
 SplitName = Annotated[str, typer.Option("--split", help="train, dev or test.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"reckon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def reckon(
+    _: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")] = False,
+) -> None:
+    """What should the reward be, and what did it buy me?"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,6 +114,7 @@ def train(
             steps=outcome.steps,
             finished=outcome.finished,
             comparison=outcome.comparison,
+            idle=outcome.idle,
             report=str(page),
         )
     else:
@@ -108,6 +122,11 @@ def train(
             typer.echo(f"Held-out problems: {outcome.comparison}")
         state = "finished" if outcome.finished else f"interrupted; go on with: reckon train --resume {outcome.folder}"
         typer.echo(f"{outcome.folder}: {outcome.steps} steps, {state}")
+        if 2 * outcome.idle > outcome.steps:
+            typer.echo(
+                f"In {outcome.idle} of {outcome.steps} steps all answers to each problem earned the same, which "
+                "teaches nothing: choose easier or harder problems, more answers, or another reward."
+            )
         typer.echo(f"Report: {page}")
     if not outcome.finished:
         raise typer.Exit(INTERRUPTED)
@@ -130,7 +149,7 @@ def evaluate_command(
 ) -> None:
     """Examine a model or a run on a task's held-out problems.
 
-    KEY=VALUE sets the task (n=7), or sampling.KEY=VALUE and model.KEY=VALUE. With --compare the same problems are
+    KEY=VALUE sets the task (count=7), or sampling.KEY=VALUE and model.KEY=VALUE. With --compare the same problems are
     compared with an earlier table (from --out, or RUN/evals/*.parquet) by McNemar's exact test.
     """
     from reckon.evaluate import compare as compare_evaluations
@@ -141,7 +160,7 @@ def evaluate_command(
     earlier = None if compare is None else read_evaluation(compare)
     part, made, load = open_target(target, task, _prefixed(settings), _step(step))
     if part is None or made is None:
-        raise InputError(f"{target} is a model, so name a task with --task (`reckon tasks` lists them).")
+        raise InputError(f"{target} is no run, so name a task with --task (`reckon tasks` lists them).")
     total = n if n is not None else len(made.problems(_split(split)))
     policy = load()
     with Progress(total, unit="problem", show="lines" if as_json else "auto") as bar:
@@ -180,8 +199,8 @@ def sample(
     task: Kind = None,
     prompt: Annotated[str | None, typer.Option(help="Something of your own to answer, instead of a task.")] = None,
     split: SplitName = "dev",
-    n: Annotated[int, typer.Option("--n", help="How many problems.")] = 3,
-    k: Annotated[int, typer.Option("--k", help="Answers to each.")] = 1,
+    n: Annotated[int, typer.Option("--n", min=1, help="How many problems.")] = 3,
+    k: Annotated[int, typer.Option("--k", min=1, help="Answers to each.")] = 1,
     greedy: Annotated[bool, typer.Option("--greedy/--sample", help="Likeliest answers, or samples.")] = False,
     step: StepName = "best",
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
@@ -198,7 +217,7 @@ def sample(
     elif made is not None:
         problems = list(made.problems(_split(split))[:n])
     else:
-        raise InputError(f"{target} is a model: name a task with --task, or give it a --prompt.")
+        raise InputError(f"{target} is no run: name a task with --task, or give it a --prompt.")
     policy = load()
     rollouts = policy.greedy(problems) if greedy else policy.sample(problems, k, Rng((seed, "sample")))
     rows = answer_rows(rollouts, made)
@@ -213,7 +232,7 @@ def tasks(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Describe this one and show problems.")] = None,
     settings: Settings = None,
     split: SplitName = "train",
-    n: Annotated[int, typer.Option("--n", help="How many problems to show.")] = 3,
+    n: Annotated[int, typer.Option("--n", min=0, help="How many problems to show.")] = 3,
     as_json: Json = False,
 ) -> None:
     """List the tasks, or describe one and show some of its problems."""
@@ -228,13 +247,16 @@ def tasks(
             print_table(known)
         return
     part, made = make_task(kind, _prefixed(settings))
-    rows = problem_rows(made, made.problems(_split(split))[:n])
+    posed = made.problems(_split(split))
+    rows = problem_rows(made, posed[:n])
     if as_json:
         print_json(task=part.plain(), what=inspect.getdoc(part.target), problems=rows)
         return
     typer.echo(f"{kind}: {inspect.getdoc(part.target)}\n\nSettings:")
     values, types = part.plain(), settings_of(part.target)
     print_table({name: f"{json.dumps(values[name])}  ({describe(s.annotation)})" for name, s in types.items()})
+    if not posed:
+        typer.echo(f"\nThere are no problems in the split {split} (--split chooses another).")
     for row in rows:
         typer.echo(f"\n> {row['prompt']}\n  answer: {row['answer']}")
         if row["solution"] is not None:
@@ -350,7 +372,7 @@ def export(
 
 
 def _prefixed(settings: Sequence[str] | None) -> list[str]:
-    """Settings of commands about a task: n=7 is task.n=7, and sampling.* and model.* are what they say."""
+    """Settings of commands about a task: count=7 is task.count=7, and sampling.* and model.* are what they say."""
     rooms = ("task", "sampling", "model")
     return [
         s if s.split("=")[0].partition(".")[0] in rooms and "." in s.split("=")[0] else f"task.{s}"
