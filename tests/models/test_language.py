@@ -241,6 +241,11 @@ def test_another_models_checkpoint_is_refused(make):
         make().load_state_dict({"steps": 0, "weights": {"other": torch.zeros(1)}, "adamw": {}})
 
 
+def test_lora_of_layers_that_are_not_there(make):
+    with pytest.raises(InputError, match=r"`lora\.targets` is \('nosuch',\).*linear layers .*: down_proj, .*q_proj"):
+        make(lora=Lora(targets=("nosuch",)))
+
+
 def test_lora_learns_adapters_only_and_its_reference_is_the_start(make, ragged, tmp_path):
     model = make(lora=Lora(rank=2, alpha=4), optimizer=Optimization(lr=1e-1))
     start = make().outputs(ragged).logprobs

@@ -89,7 +89,7 @@ def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             output_loading_info=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = " ".join(str(error).split())[:400] or type(error).__name__
         where = f"the folder {source}" if folder.exists() else f"{name!r} from the Hugging Face hub"
         remedy = "" if folder.exists() else " Check the name and the network; a model already fetched opens offline."
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") and not folder.exists() else ""

@@ -419,11 +419,18 @@ def _add_adapters(network: PreTrainedModel, lora: Lora) -> None:
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the adapters' first weights are the same in every run and at every resume
-        network.add_adapter(
-            LoraConfig(
-                r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
-            )
+        config = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
         )
+        try:
+            network.add_adapter(config)
+        except ValueError as error:  # no such layer, or not one that can be adapted
+            layers = network.named_modules()
+            linear = sorted({name.rpartition(".")[2] for name, layer in layers if isinstance(layer, nn.Linear)})
+            raise InputError(
+                f"`lora.targets` is {lora.targets!r}, and no adapters can be put there: {' '.join(str(error).split())} "
+                f"(linear layers of this model: {', '.join(linear)}; or all-linear)"
+            ) from error
     network.eval()
 
 
