@@ -84,6 +84,13 @@ def test_greedy_scores():
     assert "majority" not in score
 
 
+def test_a_difference_of_shares_is_at_most_all():
+    """Right, wrong to wrong, wrong: mean -1/2, error 1/2, t(.975, 1) = 12.71: unbounded, -6.85 to 5.85."""
+    before, after = Says({"p0": ["0"], "p1": ["7"]}), Says({"p0": ["7"], "p1": ["7"]})
+    found = compare(*(evaluate(policy, Fixed(problems(2)), rng=RNG) for policy in (before, after))).difference
+    assert (found.mean, found.low, found.high) == (-0.5, -1.0, 1.0)
+
+
 def test_where_nobody_knows_no_number_is_told():
     found = evaluate(Says({"p0": ["!"], "p1": ["!"]}), Fixed(problems(2)), rng=RNG)
     assert str(found) == "No verdict on any of 2 problems: nobody knows whether the answers are right"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reckon.errors import InputError
 from reckon.evaluate._evaluate import Evaluation
@@ -48,12 +48,13 @@ def compare(before: Evaluation, after: Evaluation) -> Comparison:
     if not known:
         raise InputError("compare: no problem has a known verdict in both evaluations; check the task's references.")
     old, new = [float(x) for x, _ in known], [float(y) for _, y in known]
+    change = paired_difference(old, new)
     b = sum(x and not y for x, y in known)
     c = sum(y and not x for x, y in known)
     return Comparison(
         before=sum(old) / len(old),
         after=sum(new) / len(new),
-        difference=paired_difference(old, new),
+        difference=replace(change, low=max(-1.0, change.low), high=min(1.0, change.high)),  # shares differ by at most 1
         b=b,
         c=c,
         p=mcnemar(b, c),
