@@ -33,7 +33,8 @@ def markdown(results: Mapping[str, Json], plot: str | None) -> str:
     machine = known["machine"]
     lines = [f"# {known['title']}", "", f"{known['source']}", ""]
     if known["fast"]:
-        lines += ["This is a `--fast` run: every line of the study ran, with settings too small for verdicts.", ""]
+        fast = "This is a `--fast` run: every line of the study ran, with settings too small for verdicts."
+        lines += [f"{fast} Where a line names a step, the run may have ended before it.", ""]
     else:
         lines += [
             "## Verdicts",

@@ -87,7 +87,9 @@ def _csv(file: Path) -> Iterator[Row]:
                     )
                 yield Row(file.name, number, {k: v if v != "" else None for k, v in values.items()})
         except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{file.name}: cannot be read as UTF-8 CSV ({error}).") from error
+            raise InputError(
+                f"{file.name}: cannot be read as UTF-8 CSV ({error}). Is a quote left open, or the file no text?"
+            ) from error
 
 
 def _parquet(file: Path) -> Iterator[Row]:
