@@ -12,6 +12,7 @@ import torch
 
 import reckon
 from reckon.cli import main
+from reckon.runs import Run
 
 OWN = '''
 from dataclasses import dataclass
@@ -275,6 +276,14 @@ def test_report_and_studies(home, run):
         (("eval", "runs/copy", "--compare", "copy.yaml"), "copy.yaml is not a table of evaluated answers"),
         (("eval", "tiny", "--task", "largst"), "Did you mean `largest`?"),
         (("eval", "tiny", "--task", "largest", "cuont=3"), "Did you mean `count`?"),
+        (("eval", "runs"), "runs is neither a run (no recipe.yaml) nor a model's folder (no config.json)"),
+        (("eval", "runs/cpy"), "There is no run runs/cpy. Did you mean runs/copy?"),
+        (("models", "export", "runs/cpy", "x"), "There is no run runs/cpy. Did you mean runs/copy?"),
+        (("eval", "runs/copy", "--out", "x.csv"), "Let its name end in .parquet"),
+        (
+            ("eval", "runs/copy", "--compare", "runs/copy/evals/test-step-000000.parquet", "--sample", "--k", "2"),
+            "--compare takes one answer to each problem",
+        ),
         (("sample", "tiny"), "name a task with --task, or give it a --prompt"),
         (("sample", "tiny", "--task", "largest", "--prompt", "x"), "exclude each other"),
         (("sample", "tiny", "--task", "largest", "--n", "-1"), "Invalid value for '--n'"),
@@ -316,6 +325,26 @@ def test_a_run_that_could_not_learn_says_so(run):
     assert code == 0
     assert "In 2 of 2 steps all answers to each problem earned the same, which teaches nothing" in out
     assert json.loads(run("train", "--resume", "alone", "--quiet", "--json")[1])["idle"] == 2
+
+
+def test_data_without_answers_is_trained_on_to_the_end(home, run):
+    """The final evaluations have no verdict to compare, and the report is written all the same."""
+    rows = [{"prompt": f"say {i}", "split": split} for i, split in enumerate(("train", "dev", "test"))]
+    (home / "unlabeled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = ("task={kind: file, path: unlabeled.jsonl}", "reward={kind: length, l_max: 3}", "warmup=null", "steps=1")
+    code, out, err = run("train", "copy.yaml", *changes, "prompts=1", "--out", "unlabeled", "--quiet")
+    assert (code, err) == (0, "")
+    assert "Held-out" not in out
+    assert (home / "unlabeled" / "report.html").is_file()
+
+
+def test_a_run_made_in_python_says_how_its_policy_is_loaded(run):
+    with Run.create("by-hand", recipe={"made by": "hand"}):
+        pass
+    for command in (("eval", "by-hand"), ("sample", "by-hand", "--task", "largest"), ("train", "--resume", "by-hand")):
+        code, _, err = run(*command)
+        assert code == 2
+        assert "by-hand was made in Python, so it does not say what its model and its task are" in err
 
 
 def test_version(run):

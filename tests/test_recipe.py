@@ -218,6 +218,8 @@ WRONG = [
     ("every=5", r"Write `evaluate\.every` or `save\.every`"),
     ("keep={kind: 'own.py:longest', left: 1}", r"`keep\.left` is not a setting of .*longest'.*\(settings: least\)"),
     ("sampler=own.py:Half", r"`sampler`: Half has no `learn`, which every sampler must have"),
+    ("reward.b={kind: verifier, watch: true}", r"`reward` has nothing to learn from: b is watched or weighs 0"),
+    ("reward.correct.weight=0", r"`reward` has nothing to learn from: correct is watched"),
     ("steps", r"a setting is given as key=value"),
     ("a..b=1", r"a setting is given as key=value"),
     ("steps=[", r"cannot be read as YAML"),
@@ -320,6 +322,12 @@ def test_ratios_and_cut_off_tokens_exclude_each_other_in_training_alone(load):
         load("", "sampling={top_p: 1.0, min_p: 0.1}").check_sampling()
     load("", "sampling={top_p: 1.0, min_p: 0.0}").check_sampling()
     load("objective: policy_gradient", "sampling.top_k=5").check_sampling()
+
+
+def test_line_breaks_of_unicode_survive_being_resolved(load):
+    recipe = load('sampling: {stop: ["\\x85", "\\u2028"]}')
+    again = Recipe.parse(recipe.to_yaml())
+    assert again.sampling.stop == recipe.sampling.stop == ("\x85", "\u2028")
 
 
 def test_a_function_may_itself_be_a_keep_rule_or_an_advantage(load):

@@ -157,6 +157,10 @@ def evaluate_command(
     from reckon.recipe import open_target, read_evaluation, write_evaluation
     from reckon.runs import Progress
 
+    if out is not None and out.suffix != ".parquet":
+        raise InputError(f"--out is {out}, but the table is written as Parquet. Let its name end in .parquet.")
+    if compare is not None and k > 1 and not greedy:
+        raise InputError("--compare takes one answer to each problem. Leave --sample or --k out.")
     earlier = None if compare is None else read_evaluation(compare)
     part, made, load = open_target(target, task, _prefixed(settings), _step(step))
     if part is None or made is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -107,6 +108,12 @@ class Recipe:
             frame=frame,
             made_task=made,
         )
+        if not any(entry.weight and not entry.watch for entry in recipe.reward.values()):
+            raise document.error(
+                ("reward",),
+                f"`reward` has nothing to learn from: {', '.join(recipe.reward)} is watched or weighs 0. Where one "
+                "part has a kind the mapping is the whole list, so name the method's too (`correct: verifier`).",
+            )
         shared = (*recipe.reward.values(), *recipe.objective.values(), *recipe.eval_reward.values())
         for part in (*one.values(), *(entry.part for entry in shared)):
             try_out(part, document, made)
@@ -147,7 +154,10 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """`resolved` as text."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True, width=100)
+        settings_of_all = self.resolved()
+        # PyYAML does not read back all that it writes (U+0085): with any such in it, all but ASCII is escaped.
+        readable = json.dumps(settings_of_all, ensure_ascii=False).isprintable()
+        return yaml.safe_dump(settings_of_all, sort_keys=False, allow_unicode=readable, width=100)
 
     @property
     def needs_reference(self) -> bool:

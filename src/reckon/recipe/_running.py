@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
@@ -117,7 +118,7 @@ def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show =
     folder = Path(folder)
     if not (folder / "recipe.yaml").is_file():
         raise MissingError(f"{folder} is not a run: it has no recipe.yaml. Name the folder that training printed.")
-    recipe = recipe or Recipe.load(folder / "recipe.yaml")
+    recipe = recipe or recipe_of(folder)
     then = Run.open(folder).recipe
     now = {**recipe.resolved(), "out": then.get("out")}  # a folder may have been moved
     with Run.resume(folder, now, targets=recipe.frame.log, keep_last=recipe.frame.save.keep) as run:
@@ -127,6 +128,21 @@ def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show =
         else:
             policy, warmed = warmed_policy(recipe, show)
         return _train(recipe, run, policy, Examiner(recipe=recipe, run=run, warmed=warmed), show)
+
+
+def recipe_of(folder: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """The recipe a run was made with.
+
+    Raises:
+        InputError: the run was made in Python, and what stands in its recipe names no model and no task.
+    """
+    run = Run.open(folder)
+    if "model" not in run.recipe or "task" not in run.recipe:
+        raise InputError(
+            f"{folder} was made in Python, so it does not say what its model and its task are. Make the policy as you "
+            f"did then, and load its weights: Run.open({str(folder)!r}).load({{'policy': policy}}, 'last')."
+        )
+    return Recipe.load(Path(folder) / "recipe.yaml", overrides)
 
 
 def load_run(
@@ -143,7 +159,7 @@ def load_run(
         MissingError: there is no run, or no such checkpoint.
     """
     run = Run.open(folder)
-    recipe = recipe or Recipe.load(Path(folder) / "recipe.yaml")
+    recipe = recipe or recipe_of(folder)
     # A checkpoint holds the trained weights: with adapters, what they stand on must be made again.
     policy = warmed_policy(recipe, "nothing")[0] if recipe.model["lora"] else recipe.load_policy()
     run.load({"policy": policy}, step)
@@ -248,9 +264,11 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
 
 
 def _before_and_after(run: Run, frame: Frame) -> Comparison | None:
-    """The final split before the first step and after the last, where each problem has the one answer this takes."""
+    """The final split before the first step and after the last, if problems have the one known verdict it takes."""
     plan = frame.evaluate
     if plan is None or plan.final is None or (plan.k > 1 and not plan.greedy):
         return None
     tables = [run.folder / "evals" / f"{plan.final}-step-{step:06}.parquet" for step in (0, frame.steps)]
-    return compare(read_evaluation(tables[0]), read_evaluation(tables[1]))
+    first, last = read_evaluation(tables[0]), read_evaluation(tables[1])
+    known = [{r.problem for r in found.responses if r.outcome is not None} for found in (first, last)]
+    return compare(first, last) if known[0] & known[1] else None  # of data without answers nothing can be said

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from reckon.errors import InputError
-from reckon.recipe._document import Document
+from reckon.errors import InputError, MissingError
+from reckon.recipe._document import Document, nearest
 from reckon.recipe._parts import Part, read_part
-from reckon.recipe._recipe import Recipe, read_model
-from reckon.recipe._running import load_run
+from reckon.recipe._recipe import read_model
+from reckon.recipe._running import load_run, recipe_of
 from reckon.recipe._settings import known
-from reckon.runs import Run
 from reckon.types import Task
 
 if TYPE_CHECKING:
@@ -54,15 +53,27 @@ def open_target(
     of_model = [override for override in given if override not in of_task]
     path = Path(target) / "recipe.yaml"
     if path.is_file():
-        Run.open(target)
-        recipe = Recipe.load(path, of_model)
+        recipe = recipe_of(target, of_model)
         if task is not None:
             part, made = make_task(task, of_task)
         else:
-            posed = Recipe.load(path, of_task)
+            posed = recipe_of(target, of_task)
             part, made = posed.task, posed.made_task
         return part, made, lambda: load_run(target, step, recipe)
+    _check_is_no_run(Path(target))
     if task is None and of_task:
         raise InputError(f"command line, `{of_task[0]}`: there is no task to set this of. Name one with --task.")
     found = make_task(task, of_task) if task is not None else (None, None)
     return *found, read_model(target, of_model)
+
+
+def _check_is_no_run(path: Path) -> None:
+    """Raises MissingError for what can be no model: it is looked for on the hub otherwise, which takes long."""
+    if path.exists():
+        if not (path / "config.json").is_file():
+            raise MissingError(f"{path} is neither a run (no recipe.yaml) nor a model's folder (no config.json).")
+        return
+    runs = [other.name for other in path.parent.glob("*") if (other / "recipe.yaml").is_file()]
+    if path.parent != Path() and runs:
+        near = nearest(path.name, runs)
+        raise MissingError(f"There is no run {path}." + (f" Did you mean {path.parent / near}?" if near else ""))
