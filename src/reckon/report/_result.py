@@ -16,6 +16,10 @@ def result(found: HeldOut | None) -> Html:
         hint = "Evaluate before and after training on the same problems to see it here."
         return join([tag("p", words, class_="lead"), tag("p", hint, class_="hint")])
     scores = [found.before] if found.after is None else [found.before, found.after]
+    if all(score.items == score.unknown for score in scores):
+        words = "Nobody knows how many answers to held-out problems are right: none of them has a verdict."
+        hint = "Give some held-out problems reference answers, to be looked at and never trained on, to see it here."
+        return join([tag("p", words, class_="lead"), tag("p", hint, class_="hint")])
     return join([*_words(found), _table(found, scores), *_notes(found, scores)])
 
 
