@@ -218,8 +218,6 @@ WRONG = [
     ("every=5", r"Write `evaluate\.every` or `save\.every`"),
     ("keep={kind: 'own.py:longest', left: 1}", r"`keep\.left` is not a setting of .*longest'.*\(settings: least\)"),
     ("sampler=own.py:Half", r"`sampler`: Half has no `learn`, which every sampler must have"),
-    ("reward.b={kind: verifier, watch: true}", r"`reward` has nothing to learn from: b is watched or weighs 0"),
-    ("reward.correct.weight=0", r"`reward` has nothing to learn from: correct is watched"),
     ("steps", r"a setting is given as key=value"),
     ("a..b=1", r"a setting is given as key=value"),
     ("steps=[", r"cannot be read as YAML"),
@@ -315,13 +313,21 @@ def test_one_part_alone_is_named_after_its_kind(load):
     assert list(load("reward: {kind: 'own.py:score', timeout: null}").reward) == ["score"]
 
 
+@pytest.mark.parametrize(
+    "override", ["reward.a={kind: verifier, watch: true}", "reward={a: {kind: verifier, weight: 0}}"]
+)
+def test_training_needs_a_reward_that_trains(load, override):
+    with pytest.raises(InputError, match=r"`reward` has nothing to learn from: a is watched or weighs 0"):
+        load("", override).check_training()
+
+
 def test_ratios_and_cut_off_tokens_exclude_each_other_in_training_alone(load):
     with pytest.raises(InputError, match=r"line, `sampling\.top_k=5`: `sampling\.top_k` cuts off tokens"):
-        load("", "sampling.top_k=5").check_sampling()
+        load("", "sampling.top_k=5").check_training()
     with pytest.raises(InputError, match=r"`sampling\.min_p` cuts off tokens"):
-        load("", "sampling={top_p: 1.0, min_p: 0.1}").check_sampling()
-    load("", "sampling={top_p: 1.0, min_p: 0.0}").check_sampling()
-    load("objective: policy_gradient", "sampling.top_k=5").check_sampling()
+        load("", "sampling={top_p: 1.0, min_p: 0.1}").check_training()
+    load("", "sampling={top_p: 1.0, min_p: 0.0}").check_training()
+    load("objective: policy_gradient", "sampling.top_k=5").check_training()
 
 
 def test_line_breaks_of_unicode_survive_being_resolved(load):

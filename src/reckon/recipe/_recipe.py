@@ -108,12 +108,6 @@ class Recipe:
             frame=frame,
             made_task=made,
         )
-        if not any(entry.weight and not entry.watch for entry in recipe.reward.values()):
-            raise document.error(
-                ("reward",),
-                f"`reward` has nothing to learn from: {', '.join(recipe.reward)} is watched or weighs 0. Where one "
-                "part has a kind the mapping is the whole list, so name the method's too (`correct: verifier`).",
-            )
         shared = (*recipe.reward.values(), *recipe.objective.values(), *recipe.eval_reward.values())
         for part in (*one.values(), *(entry.part for entry in shared)):
             try_out(part, document, made)
@@ -165,14 +159,19 @@ class Recipe:
         shared = (*self.reward.values(), *self.objective.values(), *self.eval_reward.values())
         return any(needs(part, "reference") for part in (*(n.part for n in shared), self.advantage, self.keep))
 
-    def check_sampling(self) -> None:
-        """Before training: an objective with a probability ratio needs the probabilities that the sampler drew from.
-
-        An evaluation of the same recipe may sample as it likes.
+    def check_training(self) -> None:
+        """What training needs and an evaluation of the same recipe does not.
 
         Raises:
-            InputError: top-k, top-p or min-p together with such an objective.
+            InputError: no reward trains; or top-k, top-p or min-p together with an objective that has a probability
+                ratio, which needs the probabilities that the sampler drew from.
         """
+        if not any(entry.weight and not entry.watch for entry in self.reward.values()):
+            raise self.document.error(
+                ("reward",),
+                f"`reward` has nothing to learn from: {', '.join(self.reward)} is watched or weighs 0. Where one part "
+                "has a kind the mapping is the whole list, so name the method's too (`correct: verifier`).",
+            )
         ratios = [entry.part.kind for entry in self.objective.values() if entry.part.kind == "clipped_ratio"]
         for name in ("top_k", "top_p", "min_p"):
             if ratios and type(self.sampling)(**{name: getattr(self.sampling, name)}).truncated:

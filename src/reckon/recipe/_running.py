@@ -88,7 +88,7 @@ def run_recipe(recipe: Recipe, *, overwrite: bool = False, show: Show = "auto") 
         InputError: a value that a part or the model refuses.
         RunError: a run is there already; no room on the disk; a reward function that failed.
     """
-    recipe.check_sampling()
+    recipe.check_training()
     policy, warmed = None, dict[str, float]()
     if overwrite or not (recipe.out / "recipe.yaml").exists():  # a model that cannot be loaded must leave no run behind
         policy, warmed = warmed_policy(recipe, show)
