@@ -12,6 +12,7 @@ import json
 import shutil
 import statistics
 from pathlib import Path
+from typing import Any
 
 from reckon.evaluate import compare
 from reckon.recipe import Recipe, read_evaluation, resume_run, run_recipe
@@ -27,7 +28,7 @@ def make(path: Path, seed: int, folder: Path) -> None:
         run_recipe(recipe)
 
 
-def summary(seed: int, folder: Path) -> dict[str, object]:
+def summary(seed: int, folder: Path) -> dict[str, Any]:
     run = Run.open(folder)
     steps = run.recipe["steps"]
     before, after = (
@@ -54,27 +55,26 @@ def summary(seed: int, folder: Path) -> dict[str, object]:
     }
 
 
-def page(recipe: Path, rows: list[dict[str, object]]) -> str:
+def page(recipe: Path, rows: list[dict[str, Any]], note: str) -> str:
     afters = [float(str(row["after"])) for row in rows]
     machine = rows[0]["environment"]
-    assert isinstance(machine, dict)
     lines = [
         f"# {recipe.stem} over seeds",
         "",
         f"`python scripts/run_seeds.py {recipe} --seeds {' '.join(str(row['seed']) for row in rows)}`, "
-        f"{str(machine['date'])[:10]}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, "
-        f"commit {str(machine['commit'])[:10]}.",
+        f"{str(machine['date'])[:10]}, {machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}.",
         "",
         f"{rows[0]['answers']} answers to {rows[0]['items']} problems of the test split, the same problems for all "
-        "seeds; McNemar's test is exact. Settings were chosen on the dev split.",
+        f"seeds; McNemar's test is exact. {note}".rstrip(),
         "",
-        "| seed | before | after | now right | now wrong | McNemar p | best constant answer | minutes | s a step |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| seed | before | after | now right | now wrong | McNemar p | best constant | minutes | s a step | commit |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['seed']} | {row['before']:.1%} | {row['after']:.1%} | {row['now_right']} | {row['now_wrong']} "
-            f"| {row['p']:.1e} | {row['constant']:.1%} | {row['minutes']:.1f} | {row['seconds_per_step']:.1f} |"
+            f"| {row['p']:.1e} | {row['constant']:.1%} | {row['minutes']:.1f} | {row['seconds_per_step']:.1f} "
+            f"| {str(row['environment']['commit'])[:7]} |"
         )
     spread = statistics.stdev(afters) if len(afters) > 1 else float("nan")
     lines += [
@@ -91,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--note", default="", help="how the settings were chosen, for the page")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     args = parser.parse_args()
     out = Path("results") / args.recipe.stem
@@ -102,8 +103,8 @@ def main() -> None:
         shutil.copy(folder / "metrics.jsonl", out / f"seed-{seed}.jsonl")
         rows.append(summary(seed, folder))
         (out / "results.json").write_text(json.dumps(rows, indent=1) + "\n")
-        (out / "README.md").write_text(page(args.recipe, rows))
-        print(page(args.recipe, rows))
+        (out / "README.md").write_text(page(args.recipe, rows, args.note))
+        print(page(args.recipe, rows, args.note))
 
 
 if __name__ == "__main__":

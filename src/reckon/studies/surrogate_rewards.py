@@ -241,6 +241,8 @@ STUDY = Study(
         "p = 0.1, the same reward with another wanted length, stands beside it.",
         "The paper trains a language model of 7B parameters; none of its numbers is one of this simulator's.",
         "Accuracy, share of well-formed responses and length are computed from the table, not estimated from samples.",
+        "The rules were committed before the first run of this study, but after the pilot's table had been read and "
+        "the simulator tried in NumPy with three seeds: they test that it repeats, not a guess made blind.",
         "On the dip: the rule asks both linear arms to fall below their start in accuracy. Format + linear length "
         "does. Correctness + linear length does not: what dips there is the share of well-formed responses "
         "(curves.png), while the reward for correctness keeps accuracy just above its start, far behind that of "
