@@ -82,6 +82,13 @@ class Problem:
     domain: str = "default"
     columns: Mapping[str, Json] = field(default_factory=dict)  # whatever else came with the row
 
+    @property
+    def prompt_text(self) -> str:
+        """The prompt for people to read: a conversation as "role: content" paragraphs."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return "\n\n".join(f"{message['role']}: {message['content']}" for message in self.prompt)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:

@@ -54,19 +54,12 @@ def sentence(target: object) -> str:
     return " ".join((inspect.getdoc(target) or "").split("\n\n")[0].split())
 
 
-def prompt_text(problem: Problem) -> str:
-    """A problem's prompt as text, a conversation line by line."""
-    if isinstance(problem.prompt, str):
-        return problem.prompt
-    return "\n".join(f"{message['role']}: {message['content']}" for message in problem.prompt)
-
-
 def problem_rows(task: Task, problems: Sequence[Problem]) -> list[dict[str, Json]]:
     """Problems with their answers, worked where the task knows how."""
     return [
         {
             "id": problem.id,
-            "prompt": prompt_text(problem),
+            "prompt": problem.prompt_text,
             "answer": problem.answer,
             "domain": problem.domain,
             "solution": task.solution(problem) if isinstance(task, Worked) else None,
@@ -84,7 +77,7 @@ def answer_rows(rollouts: Rollouts, task: Task | None) -> list[dict[str, Json]]:
         rows.append(
             {
                 "id": problem.id,
-                "prompt": prompt_text(problem),
+                "prompt": problem.prompt_text,
                 "answer": problem.answer,
                 "text": text,
                 "outcome": None if verdict is None else verdict.outcome,

@@ -10,7 +10,7 @@ from typing import Protocol, cast
 
 from reckon.errors import InputError
 from reckon.evaluate._summary import Response, summarize
-from reckon.types import Batch, Chat, End, Metrics, Problem, Reward, Rng, Rollouts, Seen, Split, Task, Verdict
+from reckon.types import Batch, End, Metrics, Problem, Reward, Rng, Rollouts, Seen, Split, Task, Verdict
 
 CHUNK = 64  # answers asked for at a time, so that progress shows and memory stays bounded
 
@@ -177,7 +177,7 @@ def _judged(task: Task, rollouts: Rollouts, start: int, reward: Reward | None, *
                 group=start + group,
                 problem=problem.id,
                 domain=problem.domain,
-                prompt=_flat(problem.prompt),
+                prompt=problem.prompt_text,
                 answer=problem.answer,
                 text=text,
                 outcome=verdict.outcome,
@@ -233,9 +233,3 @@ def _response(row: dict[str, object]) -> Response:
     for name in ("tokens", "pieces", "logprobs"):
         row[name] = tuple(cast("list[object]", row[name]))
     return Response(**row)  # type: ignore[arg-type]  # the schema of the file is what holds the types
-
-
-def _flat(prompt: str | Chat) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from reckon.errors import InputError, RunError
 from reckon.runs._files import write_file
-from reckon.types import Batch, Chat, Credit, End, Reason, Rollouts, Stream, Verdict
+from reckon.types import Batch, Credit, End, Reason, Rollouts, Stream, Verdict
 
 if TYPE_CHECKING:
     import pyarrow
@@ -205,7 +205,7 @@ def _columns(
         "group": rollouts.seq.group.tolist(),
         "problem": [problem.id for problem in problems],
         "domain": [problem.domain for problem in problems],
-        "prompt": [_flat(problem.prompt) for problem in problems],
+        "prompt": [problem.prompt_text for problem in problems],
         "answer": [problem.answer for problem in problems],
         "text": rollouts.text,
         "outcome": known,
@@ -219,12 +219,6 @@ def _columns(
         "pieces": [_padded(pieces, length) for pieces, length in zip(rollouts.pieces, lengths, strict=True)],
         "logprobs": _ragged(rollouts.logprobs, lengths),
     }
-
-
-def _flat(prompt: str | Chat) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
 def _reason(outcome: float | None, answer: str | None) -> Reason | None:
