@@ -19,6 +19,25 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
+def test_license_and_quantization_are_told_before_a_model_is_fetched(cache, monkeypatch, capsys):
+    def unreachable(folder):
+        raise MissingError("no route")
+
+    real = BUILT_IN["smollm2-135m"]
+    monkeypatch.setitem(
+        BUILT_IN, "smollm2-135m", _store.BuiltIn(what=real.what, license=real.license, make=unreachable)
+    )
+    with pytest.raises(MissingError, match="no route"):
+        fetch("smollm2-135m")
+    told = capsys.readouterr().err
+    assert "Apache-2.0" in told
+    assert "4-bit" in told
+    fetch("tiny")
+    capsys.readouterr()
+    fetch("tiny")
+    assert capsys.readouterr().err == ""  # nothing to tell of a model that is there
+
+
 def test_tiny_is_made_once_listed_and_removed(cache):
     folder = fetch("tiny")
     first = (folder / "model.safetensors").read_bytes()

@@ -51,10 +51,12 @@ def fetch(name: str) -> Path:
     if (folder / _SOURCE).exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
+    about = BUILT_IN[name]
+    print(f"Making the model {name} in {folder}: {about.what}. License: {about.license}.", file=sys.stderr)  # noqa: T201
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
         made = Path(scratch) / name
         made.mkdir()
-        BUILT_IN[name].make(made)
+        about.make(made)
         if (folder / _SOURCE).exists():  # another process was quicker, and may be reading it
             return folder
         shutil.rmtree(folder, ignore_errors=True)
