@@ -1,6 +1,6 @@
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from reckon.errors import InputError
 from reckon.losses import Objectives
 from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, reinforce, rloo
 from reckon.recipe import Recipe, methods_table, snake_case
+from reckon.rewards import as_reward
 from reckon.samplers import Uniform
 from reckon.types import Problem, Verdict
 
@@ -118,3 +119,12 @@ def test_the_table_has_every_method_and_its_parts():
 
 def _limit(name, limit):
     return {"limit": limit} if "limit" in inspect.signature(METHODS[name]).parameters else {}
+
+
+def test_a_bare_function_as_the_reward_of_parts_is_told_what_to_do():
+    def brief(completions):
+        return [1.0 for _ in completions]
+
+    with pytest.raises(InputError, match=r"reward of `Parts` is 'brief', which has no `assess`\. Wrap .*as_reward"):
+        replace(grpo(Task()), reward=brief)
+    assert list(replace(grpo(Task()), reward=as_reward(brief)).reward.parts) == ["brief"]

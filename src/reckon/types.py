@@ -468,3 +468,11 @@ class Parts:
     advantage: Advantage
     objective: Objective
     refill: Refill = field(default_factory=Refill)
+
+    def __post_init__(self) -> None:
+        if not callable(getattr(self.reward, "assess", None)):
+            name = getattr(self.reward, "__name__", type(self.reward).__name__)
+            raise InputError(
+                f"the reward of `Parts` is {name!r}, which has no `assess`. Wrap a function or a single reward: "
+                "reckon.rewards.as_reward(...)."
+            )
