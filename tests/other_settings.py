@@ -185,6 +185,8 @@ RUNS: dict[str, object] = {
     "sampling.top_p": In(0.2, overrides=_TRUNCATED),
     "sampling.min_p": In(0.95, overrides=_TRUNCATED),
     "sampling.stop": list("abcdefghijklm"),
+    "sampling.stop_token_ids": list(range(20, 60)),
+    "sampling.ignore_eos": In(True, overrides=("sampling.max_new_tokens=80",)),
     "sampling.system": In("Be brief.", overrides=("model.name=./chatty",)),
     "optimizer.lr": 1e-3,
     "optimizer.schedule": "linear",
@@ -221,6 +223,8 @@ RUNS: dict[str, object] = {
 
 EXEMPT: dict[str, str] = {
     "model.device": "another device is another machine",
+    "model.rows_per_batch": "changes time and memory, and results by rounding only: see models/test_same_results.py",
+    "model.activation_checkpointing": "changes time and memory alone: see tests/models/test_language.py",
     "model.tokens_per_batch": "changes time and memory, and results by rounding only: see test_exact.py",
     "optimizer.total": "follows from steps, epochs and minibatches; a recipe cannot give it",
     "log": "where metrics go beside the run's folder: see tests/runs",

@@ -17,7 +17,7 @@ from torch import Tensor
 from reckon import objectives
 from reckon.errors import InputError
 from reckon.objectives import Average
-from reckon.types import Batch, Columns, Credit, Model, Objective, Outputs, State, Stateful, Want
+from reckon.types import Batch, Columns, Credit, Model, Objective, Outputs, Sparse, State, Stateful, Want
 
 
 @runtime_checkable
@@ -68,6 +68,10 @@ class ClippedRatio:
             columns["old_logprobs"] = torch.where(credit.mask, batch.rollouts.logprobs, 0.0)
         return columns
 
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: rows without an advantage. Their loss is 0 whatever the policy says."""
+        return _silent(columns)
+
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
         by_level = objectives.clipped_ratio if self.level == "token" else objectives.clipped_sequence_ratio
@@ -110,6 +114,10 @@ class PolicyGradient:
         """Advantages, weights and scales."""
         return _policy_columns(credit, self.average, self.length)
 
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: rows without an advantage. Their loss is 0 whatever the policy says."""
+        return _silent(columns)
+
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
         loss = objectives.policy_gradient(_logprobs(outputs), columns["advantages"], columns["mask"])
@@ -147,6 +155,10 @@ class KLPenalty:
             "ref_logprobs": torch.where(credit.mask, ref_logprobs, 0.0)
         }
 
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: every row if the coefficient is 0, otherwise none."""
+        return torch.full_like(columns["share"], self.coef == 0, dtype=torch.bool)
+
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the penalty of each token, scaled."""
         if self.coef == 0:  # not 0 times it: an infinite KL that is only watched must not spoil the loss
@@ -180,6 +192,10 @@ class EntropyBonus:
     def prepare(self, batch: Batch, credit: Credit) -> Columns:
         """The scales."""
         return _scale_columns(credit, self.average, self.length)
+
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: every row if the coefficient is 0, otherwise none."""
+        return torch.full_like(columns["share"], self.coef == 0, dtype=torch.bool)
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: minus the entropy at each token, scaled."""
@@ -231,6 +247,16 @@ class Objectives:
             total = total + loss
         return total
 
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: rows that are silent in every part; none if a part cannot tell."""
+        any_column = next(iter(columns.values()))
+        silent = torch.ones(len(any_column), dtype=torch.bool, device=any_column.device)
+        for name, part in self.parts.items():
+            if not isinstance(part, Sparse):
+                return torch.zeros_like(silent)
+            silent &= part.silent(_columns_of(name, columns))
+        return silent
+
     def diagnostics(self, outputs: Outputs, columns: Columns) -> dict[str, Tensor]:
         """What every part reports; a name that an earlier part has used is preceded by its part's, as "part/name"."""
         found: dict[str, Tensor] = {}
@@ -259,6 +285,11 @@ def _policy_columns(credit: Credit, average: Average, length: int | None) -> dic
         "advantages": torch.where(credit.mask, credit.advantages, 0.0),
         "weights": torch.where(credit.mask, credit.weights, 1.0),
     }
+
+
+def _silent(columns: Columns) -> Tensor:
+    """[n] bool: rows all of whose tokens have advantage or weight 0."""
+    return (columns["advantages"] * columns["weights"] == 0).all(dim=1)
 
 
 def _scale_columns(credit: Credit, average: Average, length: int | None) -> dict[str, Tensor]:

@@ -444,6 +444,19 @@ class Objective(Protocol):
         ...
 
 
+@runtime_checkable
+class Sparse(Protocol):
+    """An objective that knows which rows it gets no gradient from, so that they need not be computed.
+
+    A column of its that is named "share", or "part/share", is rescaled to the rows that remain: it makes the means that
+    are reported.
+    """
+
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool, of the columns it has prepared: rows whose loss does not depend on the outputs."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refill:
     """What to do when a keep rule leaves fewer groups than asked for."""

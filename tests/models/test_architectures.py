@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from reckon.errors import InputError
 from reckon.models import LanguageModel, Sampling, tiny
-from reckon.types import Problem, Rng
+from reckon.types import End, Problem, Rng
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 FAMILIES = {
@@ -55,10 +56,7 @@ def test_sampling_scoring_and_plain_passes_agree(family):
     scored = model.outputs(seq).logprobs
     torch.testing.assert_close(scored, rollouts.logprobs, rtol=1e-4, atol=1e-4)
     for row in range(6):
-        prompt, response = seq.prompts[int(seq.group[row])], seq.tokens[row][seq.mask[row]]
-        with torch.no_grad():
-            logits = model.network(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
-        expected = logits.log_softmax(-1).gather(1, response[:, None]).squeeze(1)
+        expected = plain_logprobs(model, seq, row)
         torch.testing.assert_close(scored[row][seq.mask[row]], expected, rtol=1e-4, atol=1e-4)
 
 
@@ -69,35 +67,73 @@ def test_eager_attention_takes_the_same_mask():
     torch.testing.assert_close(eager.outputs(seq).logprobs, model.outputs(seq).logprobs, rtol=1e-4, atol=1e-5)
 
 
-def test_a_window_shorter_than_the_sequence_is_refused():
-    model = make("mistral", sliding_window=10)
-    with pytest.raises(InputError, match=r"attends to the last 10 tokens.* 12 tokens"):
-        model.sample([Problem(id="a", prompt="1+1=")], 1, Rng((0,)))  # 4 + 8 = 12
+FALLING_BACK = {
+    "mamba": {"hidden_size": 16, "num_hidden_layers": 2, "state_size": 4},  # a recurrent state
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2},  # ALiBi: positions cannot be told
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": True},
+}
 
 
-def test_models_with_a_recurrent_state_are_refused():
-    config = AutoConfig.for_model("mamba", vocab_size=99, hidden_size=16, num_hidden_layers=1, state_size=4)
-    network = AutoModelForCausalLM.from_config(config)
-    with pytest.raises(InputError, match=r"'mamba' model keeps a recurrent state"):
-        LanguageModel(network, tiny.make_tokenizer(), device="cpu")
+def make_plain(family, caplog) -> LanguageModel:
+    tokenizer = tiny.make_tokenizer()
+    settings = FALLING_BACK[family] | {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **settings))
+    with caplog.at_level(logging.WARNING, logger="reckon"):
+        model = LanguageModel(network, tokenizer, sampling=Sampling(max_new_tokens=8), dtype="float32", device="cpu")
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("reckon")]
+    assert len(told) == 1
+    assert told[0].startswith(f"{family}: answers cannot share their prompt")
+    return model
 
 
-@pytest.mark.parametrize(
-    ("family", "settings"),
-    [
-        ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 1}),
-        ("bloom", {"hidden_size": 32, "n_layer": 1, "n_head": 4}),
-        ("falcon", {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "alibi": True}),
-    ],
-)
-def test_models_that_find_positions_by_themselves_are_refused(family, settings):
-    network = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, vocab_size=99, **settings))
-    with pytest.raises(InputError, match=f"'{family}' model cannot be told the positions"):
-        LanguageModel(network, tiny.make_tokenizer(), device="cpu")
+@pytest.mark.parametrize("family", FALLING_BACK)
+def test_networks_that_cannot_share_a_prompt_take_the_plain_path(family, caplog):
+    model = make_plain(family, caplog)
+    problems = [Problem(id="a", prompt="1+1="), Problem(id="b", prompt="a longer one: ")]
+    rollouts = model.sample(problems, 3, Rng((0,)), limits=[8, 3, 8, 8, 8, 1])
+    seq = rollouts.seq
+    assert seq.mask.sum(dim=1).tolist()[1::4] == [3, 1] or (rollouts.end != End.LENGTH).any()
+    torch.testing.assert_close(model.outputs(seq).logprobs, rollouts.logprobs, rtol=1e-4, atol=1e-4)
+    for row in range(6):
+        expected = plain_logprobs(model, seq, row)
+        torch.testing.assert_close(rollouts.logprobs[row][seq.mask[row]], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_attention_that_ignores_the_mask_is_refused():
-    network = make("llama").network
+@pytest.mark.parametrize("family", FALLING_BACK)
+def test_the_plain_path_learns_and_does_not_depend_on_how_it_is_cut(family, caplog):
+    model = make_plain(family, caplog)
+    seq = model.sample([Problem(id="a", prompt="1+1="), Problem(id="b", prompt="longer: ")], 2, Rng((0,))).seq
+    columns = {"scale": seq.mask / seq.mask.sum()}
+    found = []
+    for budget in (1, 40, 4096):
+        caplog.clear()
+        fresh = make_plain(family, caplog)
+        fresh.tokens_per_batch = budget
+        found.append(
+            fresh.step(
+                seq, columns, lambda out, c: -(out.logprobs - 0.1 * out.entropy) * c["scale"], ("logprobs", "entropy")
+            )
+        )
+    assert found[0]["policy/grad_norm"] > 0.01
+    for other in found[1:]:
+        assert other["policy/grad_norm"] == pytest.approx(found[0]["policy/grad_norm"], rel=1e-4)
+        assert other["policy/loss"] == pytest.approx(found[0]["policy/loss"], rel=1e-5)
+
+
+def plain_logprobs(model, seq, row):
+    prompt, response = seq.prompts[int(seq.group[row])], seq.tokens[row][seq.mask[row]]
+    with torch.no_grad():
+        logits = model.network(input_ids=torch.cat([prompt, response])[None]).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, response[:, None]).squeeze(1)
+
+
+def test_an_attention_of_its_own_does_not_matter_to_packed_passes():
+    model, other = make("llama"), make("llama")
+    network = other.network
     network.config._attn_implementation = "flash_attention_2"
-    with pytest.raises(InputError, match="'flash_attention_2', which does not take the mask"):
-        LanguageModel(network, tiny.make_tokenizer(), device="cpu")
+    other = LanguageModel(network, other.tokenizer, sampling=model.sampling, dtype="float32", device="cpu")
+    seq = model.sample([Problem(id="a", prompt="1+1=")], 3, Rng((0,))).seq
+    torch.testing.assert_close(other.outputs(seq).logprobs, model.outputs(seq).logprobs)

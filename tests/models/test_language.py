@@ -7,12 +7,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from scipy import stats
 
 from reckon.errors import InputError
 from reckon.models import Lora, Optimization, Sampling
 from reckon.models._pack import micro_batches
-from reckon.models._sample import pick, truncate
 from reckon.types import End, Outputs, Problem, Rng, Sequences
 
 
@@ -131,38 +129,6 @@ def test_end_stop_and_length(make, problems):
         if expected == End.LENGTH:
             assert len(tokens) == 40
     assert set(rollouts.end.tolist()) == {0, 1, 2}
-
-
-def test_draws_follow_the_law():
-    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    uniforms = torch.from_numpy(Rng((5,)).numpy().random(20_000))
-    tokens, logprobs = pick(logits.repeat(20_000, 1), uniforms, Sampling(temperature=2.0))
-    law = (logits[0].double() / 2).softmax(0)
-    counts = torch.bincount(tokens, minlength=4)
-    assert stats.chisquare(counts.numpy(), law.numpy() * 20_000).pvalue > 1e-3
-    torch.testing.assert_close(logprobs[:50], law.log()[tokens[:50]].float())
-
-
-def test_draws_at_the_edges_of_the_unit_interval():
-    """u = 0 takes the first token that can be drawn, the largest u below 1 the last: never one of probability 0."""
-    logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]]).repeat(2, 1)
-    tokens, _ = pick(logits, torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64), Sampling())
-    assert tokens.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("settings", "kept"),
-    [
-        ({"top_k": 2}, [True, True, False, False]),
-        ({"top_p": 0.6}, [True, False, False, False]),  # probabilities .6439 .2369 .0871 .0321: the first reaches .6
-        ({"top_p": 0.7}, [True, True, False, False]),
-        ({"min_p": 0.3}, [True, True, False, False]),  # .2369 / .6439 = .368, .0871 / .6439 = .135
-        ({"top_k": 3, "min_p": 0.1}, [True, True, True, False]),
-    ],
-)
-def test_truncation_keeps_the_likeliest(settings, kept):
-    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]]) + 5
-    assert torch.isfinite(truncate(logits, Sampling(**settings)))[0].tolist() == kept
 
 
 def test_prefixes_are_given_not_sampled(make, problems):
@@ -312,3 +278,26 @@ def test_tokenized_responses_end_and_read_back(make, problems):
     assert seq.tokens[1].tolist()[0] == model.tokenizer.eos_token_id
     assert seq.mask.sum(dim=1).tolist() == [3, 1, 12]
     assert model.tokenizer.decode(seq.tokens[2][seq.mask[2]], skip_special_tokens=True) == "long answer"
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_activation_checkpointing_changes_memory_and_nothing_else(make, lora):
+    """Layers are computed again in the backward pass: more calls of their parts, the same gradient."""
+    found = []
+    for on in (False, True):
+        model = make(lora=lora, activation_checkpointing=on)
+        seq = model.sample([Problem(id="a", prompt="1+1=")], 3, Rng((0,))).seq
+        calls = 0
+
+        def count(*_):
+            nonlocal calls
+            calls += 1
+
+        part = next(module for name, module in model.network.named_modules() if name.endswith("layers.1.self_attn"))
+        part.register_forward_hook(count)
+        metrics = model.step(seq, {"scale": seq.mask / seq.mask.sum()}, lambda out, c: -out.logprobs * c["scale"])
+        found.append((metrics["policy/grad_norm"], calls, model.state_dict()["weights"]))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert (found[0][1], found[1][1]) == (1, 2)
+    for name, weight in found[0][2].items():
+        torch.testing.assert_close(found[1][2][name], weight, rtol=1e-5, atol=1e-7)

@@ -22,6 +22,8 @@ class Sampling:
     top_p: float | None = None  # ... among the fewest tokens that together hold this much probability
     min_p: float | None = None  # ... among tokens at least this likely relative to the likeliest
     stop: tuple[str, ...] = ()  # a response ends with the token that completes one of these
+    stop_token_ids: tuple[int, ...] = ()  # ... or with one of these tokens
+    ignore_eos: bool = False  # end tokens do not end a response: every one runs to its limit, as benchmarks need
     system: str | None = None  # system message put before every prompt; None leaves the chat template's own
 
     def __post_init__(self) -> None:
@@ -30,6 +32,7 @@ class Sampling:
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]"),
+            ("stop_token_ids", min(self.stop_token_ids, default=0) >= 0, "token ids, at least 0"),
             ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]"),
         ):
             if not fits:

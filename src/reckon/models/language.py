@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,9 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reckon.errors import InputError, MissingError
-from reckon.models import _limits, _sample, _text
+from reckon.models import _limits, _plain, _sample, _text
+from reckon.models._attention import attending
 from reckon.models._load import compute_dtype, find_device, open_network
-from reckon.models._pack import micro_batches, pack
+from reckon.models._network import recompute_layers, rounded, why_not_packed
+from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
 from reckon.models._update import update
 from reckon.types import (
@@ -33,6 +38,10 @@ from reckon.types import (
     State,
     Want,
 )
+
+Purpose: TypeAlias = Literal["sample", "score", "learn"]
+
+_log = logging.getLogger(__name__)
 
 
 class LanguageModel:
@@ -53,6 +62,8 @@ class LanguageModel:
         dtype: Dtype = "auto",
         device: str = "auto",
         tokens_per_batch: int = 1024,
+        rows_per_batch: int = 64,
+        activation_checkpointing: bool = False,
         value_head: bool = False,
     ) -> None:
         """Takes a network as it is.
@@ -66,21 +77,38 @@ class LanguageModel:
             dtype: of matrix products; "auto" is bfloat16 where the machine computes it natively.
             device: "auto", "cpu", "cuda", "mps", ...
             tokens_per_batch: how many tokens are computed at once in learning and scoring. Results do not depend on it.
+            rows_per_batch: how many responses are drawn at once; as one ends, the next takes its place. Results do not
+                depend on it.
+            activation_checkpointing: keep each layer's input alone for the backward pass and compute the layer again
+                there: less memory, a third more time in learning.
             value_head: adds a linear head, zero at first, that `values` are read from.
         """
-        if tokens_per_batch < 1:
-            raise InputError(f"`model.tokens_per_batch` is {tokens_per_batch}, but must be at least 1.")
-        _limits.check_architecture(network)
+        for name, size in (("tokens_per_batch", tokens_per_batch), ("rows_per_batch", rows_per_batch)):
+            if size < 1:
+                raise InputError(f"`model.{name}` is {size}, but must be at least 1.")
         self.device = find_device(device)
         self.dtype = compute_dtype(dtype, self.device)
         self.network = network.to(self.device).eval()
+        reason = why_not_packed(self.network)
+        self._packs = reason is None
+        if reason is not None:
+            _log.warning(
+                "%s: answers cannot share their prompt, so each is computed by itself (%s).",
+                network.config.model_type,
+                reason,
+            )
+        # Tokens that went through the layers since loading, padding included.
+        self.counters: dict[Purpose, int] = {"sample": 0, "score": 0, "learn": 0}
         self.tokenizer = tokenizer
         self.sampling = sampling or Sampling()
         self.optimization = optimizer or Optimization()
         self.tokens_per_batch = tokens_per_batch
+        self.rows_per_batch = rows_per_batch
         self.lora = lora
         if lora is not None:
             _add_adapters(self.network, lora)
+        if activation_checkpointing:
+            recompute_layers(self.network)
         self.head: nn.Linear | None = None
         if value_head:
             self.head = nn.Linear(network.config.hidden_size, 1, bias=False, device=self.device)
@@ -104,23 +132,36 @@ class LanguageModel:
     # Answering
 
     def sample(
-        self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
+        self,
+        problems: Sequence[Problem],
+        k: int,
+        rng: Rng,
+        prefixes: Sequence[Sequence[int]] | None = None,
+        limits: Sequence[int] | None = None,
     ) -> Rollouts:
         """Draws k responses to each of G problems.
 
         Each row draws from numbers of its own, named by (rng, place of its problem, place among the k), so that it does
         not depend on what else is in the batch.
 
+        Args:
+            problems: G problems.
+            k: responses to each.
+            rng: names the random numbers.
+            prefixes: G: tokens that each response to a problem begins with, given and not drawn.
+            limits: G * k: the most tokens to draw for each response, where that is less than
+                `sampling.max_new_tokens`; the responses to a problem stand together.
+
         Raises:
-            InputError: a prompt leaves no room in the context for `sampling.max_new_tokens`.
+            InputError: a prompt leaves no room in the context for `sampling.max_new_tokens`, or a limit is below 1.
         """
-        limit = self.sampling.max_new_tokens
-        uniforms = np.stack([rng.child(g, j).numpy().random(limit) for g in range(len(problems)) for j in range(k)])
-        return self._answer(problems, k, torch.from_numpy(uniforms), prefixes)
+        most = self.sampling.max_new_tokens
+        uniforms = np.stack([rng.child(g, j).numpy().random(most) for g in range(len(problems)) for j in range(k)])
+        return self._answer(problems, k, torch.from_numpy(uniforms), prefixes, limits)
 
     def greedy(self, problems: Sequence[Problem]) -> Rollouts:
         """The likeliest next token each time: one response to each problem."""
-        return self._answer(problems, 1, None, None)
+        return self._answer(problems, 1, None, None, None)
 
     def _answer(
         self,
@@ -128,22 +169,35 @@ class LanguageModel:
         k: int,
         uniforms: Tensor | None,
         prefixes: Sequence[Sequence[int]] | None,
+        limits: Sequence[int] | None,
     ) -> Rollouts:
+        most = self.sampling.max_new_tokens
         prompts = [_text.encode(self.tokenizer, problem, self.sampling.system) for problem in problems]
         given = [torch.tensor(list(p), dtype=torch.int64) for p in prefixes or [()] * len(problems)]
         starts = [torch.cat([prompt, prefix]).to(self.device) for prompt, prefix in zip(prompts, given, strict=True)]
-        _limits.check_room(self.network, problems, starts, self.sampling.max_new_tokens)
+        _limits.check_room(self.network, problems, starts, most)
         group = torch.arange(len(problems), device=self.device).repeat_interleave(k)
-        with self._autocast():
-            drawn = _sample.draw(
-                self.network,
-                starts,
-                group,
-                uniforms,
-                self.sampling,
-                self._eos,
-                lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True),
-            )
+        order = _sample.Order(
+            prompts=starts,
+            group=group.tolist(),
+            limits=_limits.row_limits(limits, len(group), most),
+            uniforms=uniforms,
+            sampling=self.sampling,
+            eos=self._eos,
+            tail=lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True),
+        )
+        with self._autocast(), rounded(self.network, self.dtype):
+            if self._packs:
+                drawn = _sample.draw(
+                    self.network,
+                    order,
+                    dtype=self.dtype,
+                    rows_per_batch=self.rows_per_batch,
+                    tokens_per_batch=self.tokens_per_batch,
+                )
+            else:
+                drawn = _plain.draw(self.network, order, self.tokenizer.eos_token_id)
+        self.counters["sample"] += drawn.computed
         drawn = _with_prefixes(drawn, [given[g] for g in group.tolist()])
         cut = [int(mask.nonzero().max()) + 1 for mask in drawn.mask]
         pieces = tuple(
@@ -196,7 +250,7 @@ class LanguageModel:
         """What the model says about N responses, without gradients; see `Outputs` for the shapes."""
         want = tuple(want)
         with torch.no_grad():
-            parts = [self._forward(seq.take(rows), want) for rows in micro_batches(seq, self.tokens_per_batch)]
+            parts = [self._score(seq.take(rows), want, "score") for rows in self._cuts(seq)]
         return Outputs(**{name: torch.cat([getattr(part, name) for part in parts]) for name in want})
 
     def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
@@ -213,11 +267,12 @@ class LanguageModel:
         self._adamw.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         metrics: Metrics = {}
-        for rows in micro_batches(seq, self.tokens_per_batch):
+        for rows in self._cuts(seq):
             part = {name: column[rows] for name, column in columns.items()}
-            outputs = self._forward(seq.take(rows), want)
-            value = loss(outputs, part).sum()
-            value.backward()
+            with attending(self.network) if self._packs else nullcontext():  # layers may be computed again in backward
+                outputs = self._score(seq.take(rows), want, "learn")
+                value = loss(outputs, part).sum()
+                value.backward()
             total += value.detach()
             if diagnose is not None:
                 for name, number in diagnose(outputs, part).items():
@@ -243,49 +298,25 @@ class LanguageModel:
         settings = self.optimization
         return update(self, objective, batch, credit, rng, epochs=settings.epochs, minibatches=settings.minibatches)
 
-    def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
-        """One pass over n packed responses. The output layer runs on the tokens that were sampled, and on no others."""
-        packed = pack(seq)
-        hidden_wanted = "values" in want or "hidden" in want
+    def _score(self, seq: Sequences, want: tuple[Want, ...], purpose: Purpose) -> Outputs:
+        """One pass over n responses."""
+        if "values" in want and self.head is None:
+            raise InputError("values were asked of a model without a value head. Load it with value_head=True.")
         with self._autocast():
-            out = self.network(
-                input_ids=packed.tokens,
-                attention_mask=self._mask(packed.attends),
-                position_ids=packed.positions,
-                use_cache=False,
-                logits_to_keep=packed.reads,
-                output_hidden_states=hidden_wanted,
+            outputs, computed = score(
+                self.network,
+                self.head,
+                seq,
+                want,
+                temperature=self.sampling.temperature,
+                dtype=self.dtype,
+                packs=self._packs,
             )
-        found: dict[str, Tensor] = {}
-        if "logprobs" in want or "entropy" in want:
-            laws = (out.logits[0].float() / self.sampling.temperature).log_softmax(dim=1)
-            if "logprobs" in want:
-                picked = packed.tokens[0, packed.at]
-                found["logprobs"] = laws.gather(1, picked[:, None]).squeeze(1)
-            if "entropy" in want:
-                found["entropy"] = -(laws.exp() * laws).sum(dim=1)
-        if hidden_wanted:
-            last = out.hidden_states[-1][0].float()
-            if "hidden" in want:
-                found["hidden"] = last[packed.at]
-            if "values" in want:
-                if self.head is None:
-                    raise InputError("values were asked of a model without a value head. Load it with value_head=True.")
-                found["values"] = self.head(last[packed.reads]).squeeze(1)
-        places = (packed.rows, packed.columns)
-        return Outputs(
-            **{
-                name: values.new_zeros(*seq.mask.shape, *values.shape[1:]).index_put(places, values)
-                for name, values in found.items()
-            }
-        )
+        self.counters[purpose] += computed
+        return outputs
 
-    def _mask(self, attends: Tensor) -> Tensor:
-        """The mask in the form this network's attention takes: booleans, or a number added to the scores."""
-        if self.network.config._attn_implementation == "sdpa":
-            return attends
-        floor = torch.finfo(torch.float32).min
-        return torch.zeros(attends.shape, device=self.device).masked_fill(~attends, floor)
+    def _cuts(self, seq: Sequences) -> list[Tensor]:
+        return cuts(seq, self.tokens_per_batch, packs=self._packs)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -369,6 +400,8 @@ def load_model(
     dtype: Dtype = "auto",
     device: str = "auto",
     tokens_per_batch: int = 1024,
+    rows_per_batch: int = 64,
+    activation_checkpointing: bool = False,
     value_head: bool = False,
 ) -> LanguageModel:
     """Opens a language model by built-in name, folder or hub id.
@@ -389,6 +422,8 @@ def load_model(
         dtype=dtype,
         device=device,
         tokens_per_batch=tokens_per_batch,
+        rows_per_batch=rows_per_batch,
+        activation_checkpointing=activation_checkpointing,
         value_head=value_head,
     )
 
@@ -408,7 +443,7 @@ def _with_prefixes(drawn: _sample.Drawn, prefixes: Sequence[Tensor]) -> _sample.
         tokens[row, given : given + limit] = drawn.tokens[row]
         mask[row, given : given + limit] = drawn.mask[row]
         logprobs[row, given : given + limit] = drawn.logprobs[row]
-    return _sample.Drawn(tokens=tokens, mask=mask, logprobs=logprobs, end=drawn.end)
+    return replace(drawn, tokens=tokens, mask=mask, logprobs=logprobs)
 
 
 def _add_adapters(network: PreTrainedModel, lora: Lora) -> None:
