@@ -147,6 +147,8 @@ class Sequences:
 
     def __post_init__(self) -> None:
         check_shapes(self, group="N", tokens="N T", mask="N T")
+        if bool((self.group[1:] < self.group[:-1]).any()):  # packing would return the rows in another order
+            raise ValueError("Sequences.group must ascend: the responses to a prompt stand together")
 
     def take(self, rows: Tensor) -> Sequences:
         """The responses at `rows` ([n] int64, ascending), with the prompts they answer and no others."""

@@ -44,8 +44,10 @@ def make(family: str, **changes) -> LanguageModel:
         network = AutoModelForCausalLM.from_config(config)
         with torch.no_grad():
             for parameter in network.parameters():
-                parameter.add_(0.05 * torch.randn_like(parameter))  # away from the near-uniform laws of a new model
-    return LanguageModel(network, tokenizer, sampling=Sampling(max_new_tokens=8), dtype="float32", device="cpu")
+                parameter.add_(0.3 * torch.randn_like(parameter))  # away from the near-uniform laws of a new model
+    model = LanguageModel(network, tokenizer, sampling=Sampling(max_new_tokens=8), dtype="float32", device="cpu")
+    assert model._packs  # the plain path would compare plain passes with themselves
+    return model
 
 
 @pytest.mark.parametrize("family", FAMILIES)

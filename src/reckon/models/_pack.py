@@ -56,7 +56,7 @@ def pack(seq: Sequences, dtype: torch.dtype, *, last: bool) -> Packed:
     that equal lengths stand together; then every prompt with a single response, as one sequence.
     """
     device = seq.tokens.device
-    ends = (lengths(seq) - (0 if last else 1)).tolist()
+    ends = (lengths(seq) - (0 if last else 1)).clamp(min=0).tolist()
     groups: dict[int, list[int]] = {}
     for row, group in enumerate(seq.group.tolist()):
         groups.setdefault(group, []).append(row)
