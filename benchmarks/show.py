@@ -63,14 +63,14 @@ def figures(cell: Cell) -> dict[str, float | None]:
 def padding(cell: Cell) -> float | None:
     """Share of the places our linear layers computed that held no token, None where ours does not count them.
 
-    A prompt has a place once for its group; the last token of an answer has none in sampling, where nothing follows it.
+    A prompt has a place once for its group; the last token of an answer has none, since nothing is predicted from it.
     """
     shape, useful, computed = cell["shape"], 0, 0
     for step in cell["steps"]["ours"]:
         prompts, answers = shape["prompts"] * shape["prompt"], shape["prompts"] * shape["answers"]
-        held = {"sample": prompts + step["tokens"] - answers, "learn": prompts + step["tokens"]}
-        for part, places in step["computed"].items():
-            useful, computed = useful + held[part], computed + places
+        for part in ("sample", "learn"):
+            useful += prompts + step["tokens"] - answers
+            computed += step["computed"].get(part, 0)
     return max(0.0, 1 - useful / computed) if computed else None
 
 

@@ -144,16 +144,16 @@ def micro_batches(seq: Sequences, budget: int) -> list[Tensor]:
         groups.setdefault(group, []).append(row)
     length = lengths(seq).tolist()
     cuts: list[list[int]] = []
-    used = budget  # of the last cut; there is none yet, so none that anything fits into
+    used, held = 0, -1  # tokens of the last cut, and the group whose prompt it has at its end
     for group, rows in groups.items():
         prompt = len(seq.prompts[group])
-        whole = prompt + sum(length[row] for row in rows)
-        for part, size in [(rows, whole)] if whole <= budget else [([row], length[row]) for row in rows]:
-            fresh = part[0] == rows[0]  # the group's first rows bring their prompt, and so does every new cut
-            cost = size if len(part) > 1 or whole <= budget else size + prompt * fresh
-            if used + cost > budget:
+        whole = prompt + sum(length[row] for row in rows) <= budget
+        for part in [rows] if whole else [[row] for row in rows]:
+            size = sum(length[row] for row in part)
+            cost = size if held == group else prompt + size
+            if not cuts or used + cost > budget:
                 cuts.append([])
-                used, cost = 0, size if whole <= budget else size + prompt
+                used, cost = 0, prompt + size
             cuts[-1] += part
-            used += cost
+            used, held = used + cost, group
     return [torch.tensor(cut, device=seq.tokens.device) for cut in cuts]
