@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from reckon.models import LanguageModel, Sampling, tiny
@@ -74,3 +75,16 @@ def plain_laws(model: LanguageModel, seq: Sequences, row: int) -> tuple[Tensor, 
     out = model.network(input_ids=torch.cat([prompt, response])[None], output_hidden_states=True)
     laws = (out.logits[0, len(prompt) - 1 : -1].float() / model.sampling.temperature).log_softmax(1)
     return laws.gather(1, response[:, None])[:, 0], laws, out.hidden_states[-1][0, len(prompt) - 1 :]
+
+
+class Largest(TorchDispatchMode):
+    """The elements of the largest tensor that any operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for each in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(each, Tensor):
+                self.elements = max(self.elements, each.numel())
+        return out

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import families
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from reckon.models import _output
@@ -185,19 +185,6 @@ def test_no_tokens_are_no_laws():
     assert head.weight.grad.abs().max() == 0
 
 
-class Largest(TorchDispatchMode):
-    """The elements of the largest tensor that any operation makes."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for each in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(each, Tensor):
-                self.elements = max(self.elements, each.numel())
-        return out
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("softcap", [None, 5.0])
 def test_no_tensor_of_tokens_times_vocabulary(dtype, softcap):
@@ -207,12 +194,12 @@ def test_no_tensor_of_tokens_times_vocabulary(dtype, softcap):
     weight = torch.randn(vocabulary, width, requires_grad=True)
     head = Head(weight=weight, bias=torch.zeros(vocabulary, requires_grad=True), softcap=softcap)
     targets = torch.arange(tokens) * 33
-    with Largest() as seen:
+    with families.Largest() as seen:
         logprobs, entropies = token_laws(hidden, targets, head, temperature=0.9, entropy=True, dtype=dtype)
         (logprobs.sum() + entropies.sum()).backward()
     assert seen.elements >= vocabulary * width  # it saw the gradient of the weight made
     assert seen.elements <= _output._LOGITS < tokens * vocabulary / 5
-    with Largest() as seen:
+    with families.Largest() as seen:
         plain(hidden, targets, head, 0.9)[0].sum().backward()
     assert seen.elements == tokens * vocabulary  # the measure sees what it should
 

@@ -6,7 +6,6 @@ import families
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from reckon.models import LanguageModel, Lora, Optimization, Sampling
 from reckon.types import Outputs, Sequences
@@ -227,19 +226,6 @@ def test_bfloat16_gradients_point_the_same_way():
         assert 1e-4 < gap < 0.1
 
 
-class Largest(TorchDispatchMode):
-    """The elements of the largest tensor that any operation makes."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for each in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(each, Tensor):
-                self.elements = max(self.elements, each.numel())
-        return out
-
-
 @pytest.mark.parametrize("windowed", [False, True])
 def test_a_step_makes_no_tensor_of_all_tokens_with_all_tokens(windowed):
     """L = 2,880 packed tokens: L x L is 8.3 million, a block of scores at most 1 million (reckon.models._attention)."""
@@ -250,7 +236,7 @@ def test_a_step_makes_no_tensor_of_all_tokens_with_all_tokens(windowed):
         mask=torch.ones(68, 40, dtype=torch.bool),
     )
     model = built("qwen2", windowed, tokens_per_batch=10_000)
-    with Largest() as seen:
+    with families.Largest() as seen:
         model.step(seq, {"logprobs": torch.ones(68, 40)}, loss, ("logprobs",))
     assert seen.elements >= 2880 * 64  # it saw the network's widest layer
     assert seen.elements <= 1 << 20
