@@ -27,7 +27,7 @@ State: TypeAlias = "Mapping[str, Tensor | Json | State]"  # nested; tensors and 
 Columns: TypeAlias = "Mapping[str, Tensor]"  # each [N] or [N, T], cut by rows along with the responses
 Split: TypeAlias = Literal["train", "dev", "test"]
 Kind: TypeAlias = Literal["reward", "advantage", "weight"]
-Want: TypeAlias = Literal["logprobs", "entropy", "values", "hidden"]
+Want: TypeAlias = Literal["logprobs", "entropy", "values", "scores", "hidden"]
 Reason: TypeAlias = Literal[
     "right", "wrong", "partial", "no answer", "ambiguous", "timed out", "crashed", "no reference"
 ]
@@ -294,6 +294,9 @@ class Outputs:
     logprobs: Tensor | None = None  # [n, T] float32, at the model's temperature, 0 where the mask is False
     entropy: Tensor | None = None  # [n, T] float32 nats, of the whole distribution at each sampled token
     values: Tensor | None = None  # [n, T] float32: the head read where the token is predicted, before it is known
+    # [n, T] float32: the head read after the token, so scores[:, t] is values[:, t + 1]; values[:, 0] is the head after
+    # the prompt alone, and the score of a last token, mostly the end token's, is that of the whole response.
+    scores: Tensor | None = None
     hidden: Tensor | None = None  # [n, T, D] float32: the last hidden state after reading the token
 
 

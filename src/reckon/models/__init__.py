@@ -10,7 +10,8 @@ from reckon.models._settings import Lora, Optimization, Sampling
 from reckon.models._store import BUILT_IN, cache_folder, fetch, listing, remove
 
 if TYPE_CHECKING:
-    from reckon.models.language import LanguageModel, Reference, load_model
+    from reckon.models._reference import Reference
+    from reckon.models.language import LanguageModel, load_model
 
 __all__ = [
     "BUILT_IN",
@@ -28,6 +29,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name in ("LanguageModel", "Reference", "load_model"):
+    if name in ("LanguageModel", "load_model"):
         return getattr(import_module("reckon.models.language"), name)
+    if name == "Reference":
+        return getattr(import_module("reckon.models._reference"), name)
     raise AttributeError(f"module 'reckon.models' has no attribute {name!r}")

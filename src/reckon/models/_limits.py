@@ -42,9 +42,13 @@ def _remedy(room: int) -> str:
 def check_given(
     network: PreTrainedModel, problems: Sequence[Problem], prompts: Sequence[Tensor], responses: Sequence[Sequence[int]]
 ) -> None:
-    """Raises InputError for a response that, with its prompt, is longer than the context."""
+    """Raises InputError for a response that, with its prompt, is longer than the context, or that has no token."""
     context = getattr(network.config, "max_position_embeddings", None)
     for problem, prompt, response in zip(problems, prompts, responses, strict=True):
+        if not response:
+            raise InputError(
+                f"the response given to problem {problem.id!r} has no token: it is empty and was cut off. Drop the row."
+            )
         if context is not None and len(prompt) + len(response) > context:
             raise InputError(
                 f"the prompt of problem {problem.id!r} and the response given to it have {len(prompt)} and "

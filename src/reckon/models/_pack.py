@@ -130,11 +130,16 @@ def _merged(spans: list[Span]) -> list[Span]:
     return out
 
 
-def micro_batches(seq: Sequences, budget: int) -> list[Tensor]:
+def micro_batches(seq: Sequences, budget: int, *, whole: bool = False) -> list[Tensor]:
     """Cuts N responses into runs of rows whose packed length stays within `budget` tokens where it can.
 
     A group is cut only if it is longer than the budget by itself, since each part computes the prompt again. A response
     that is longer than the budget together with its prompt stands alone: it cannot be cut.
+
+    Args:
+        seq: N responses.
+        budget: tokens.
+        whole: never cut a group, for losses that compare the responses to a prompt.
 
     Returns:
         [n] int64 row indices of each micro-batch, in order; together they are 0 .. N - 1.
@@ -147,8 +152,8 @@ def micro_batches(seq: Sequences, budget: int) -> list[Tensor]:
     used, held = 0, -1  # tokens of the last cut, and the group whose prompt it has at its end
     for group, rows in groups.items():
         prompt = len(seq.prompts[group])
-        whole = prompt + sum(length[row] for row in rows) <= budget
-        for part in [rows] if whole else [[row] for row in rows]:
+        together = whole or prompt + sum(length[row] for row in rows) <= budget
+        for part in [rows] if together else [[row] for row in rows]:
             size = sum(length[row] for row in part)
             cost = size if held == group else prompt + size
             if not cuts or used + cost > budget:

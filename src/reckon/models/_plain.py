@@ -25,21 +25,35 @@ def area(seq: Sequences) -> int:
     return len(sizes) * max(sizes)
 
 
-def micro_batches(seq: Sequences, budget: int) -> list[Tensor]:
+def micro_batches(seq: Sequences, budget: int, *, whole: bool = False) -> list[Tensor]:
     """Cuts N responses into runs of rows that take `budget` tokens or less with padding; one row where one takes more.
+
+    Args:
+        seq: N responses.
+        budget: tokens, padding included.
+        whole: cut between groups only: a group stays together where it takes more.
 
     Returns:
         [n] int64 row indices of each micro-batch, in order.
     """
     cuts: list[list[int]] = []
     longest = 0
-    for row, size in enumerate(_sizes(seq)):
-        if not cuts or (len(cuts[-1]) + 1) * max(longest, size) > budget:
+    for rows, size in _units(seq, whole):
+        if not cuts or (len(cuts[-1]) + len(rows)) * max(longest, size) > budget:
             cuts.append([])
             longest = 0
-        cuts[-1].append(row)
+        cuts[-1] += rows
         longest = max(longest, size)
     return [torch.tensor(cut, device=seq.tokens.device) for cut in cuts]
+
+
+def _units(seq: Sequences, whole: bool) -> list[tuple[list[int], int]]:
+    """What must not be cut, rows or groups, in order: its rows and the tokens of the longest of them."""
+    sizes = _sizes(seq)
+    units: dict[int, list[int]] = {}
+    for row, group in enumerate(seq.group.tolist()):
+        units.setdefault(group if whole else row, []).append(row)
+    return [(rows, max(sizes[row] for row in rows)) for rows in units.values()]
 
 
 def score(network: PreTrainedModel, seq: Sequences, want: Sequence[Want], temperature: float) -> dict[str, Tensor]:
@@ -54,7 +68,7 @@ def score(network: PreTrainedModel, seq: Sequences, want: Sequence[Want], temper
     seen = (
         torch.arange(tokens.shape[1], device=device) < torch.tensor([len(row) for row in rows], device=device)[:, None]
     )
-    hidden_wanted = "values" in want or "hidden" in want
+    hidden_wanted = not {"values", "scores", "hidden"}.isdisjoint(want)
     out = network(input_ids=tokens, attention_mask=seen.long(), use_cache=False, output_hidden_states=hidden_wanted)
     at, columns = seq.mask.nonzero(as_tuple=True)
     first = torch.tensor([len(seq.prompts[group]) for group in seq.group.tolist()], device=device)

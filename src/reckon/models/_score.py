@@ -15,9 +15,13 @@ from reckon.models._pack import Packed, micro_batches, pack
 from reckon.types import Outputs, Sequences, Want
 
 
-def cuts(seq: Sequences, budget: int, *, packs: bool) -> list[Tensor]:
-    """The rows of each micro-batch of at most `budget` tokens: [n] int64 each, together 0 .. N - 1 in order."""
-    return micro_batches(seq, budget) if packs else _plain.micro_batches(seq, budget)
+def cuts(seq: Sequences, budget: int, *, packs: bool, whole: bool = False) -> list[Tensor]:
+    """The rows of each micro-batch of at most `budget` tokens: [n] int64 each, together 0 .. N - 1 in order.
+
+    With `whole` no group is cut, also where it is longer than the budget by itself.
+    """
+    cut = micro_batches if packs else _plain.micro_batches
+    return cut(seq, budget, whole=whole)
 
 
 def score(
@@ -34,7 +38,7 @@ def score(
 
     Args:
         network: a decoder-only model in evaluation mode.
-        value_head: what values are read with, [D] to [1].
+        value_head: what values and scores are read with, [D] to [1].
         seq: n responses.
         want: which outputs.
         temperature: logits are divided by it.
@@ -44,15 +48,17 @@ def score(
     Returns:
         The outputs, and how many tokens went through the layers for them, padding included.
     """
-    if "values" in want and value_head is None:
-        raise ValueError("values were asked of a model without a value head")
+    if value_head is None and ("values" in want or "scores" in want):
+        raise ValueError("values or scores were asked of a model without a value head")
     if not packs:
         found, computed = _plain.score(network, seq, want, temperature), _plain.area(seq)
     else:
-        packed = pack(seq, dtype, last="hidden" in want)
+        packed = pack(seq, dtype, last="hidden" in want or "scores" in want)  # a score is read at the last token too
         found, computed = _packed(network, packed, seq, want, temperature), packed.tokens.shape[1]
-    if "values" in want and value_head is not None:
-        found["values"] = value_head(found.pop("before").float()).squeeze(1)
+    if value_head is not None:
+        for name, source in (("values", "before"), ("scores", "hidden")):
+            if name in want:
+                found[name] = _read(value_head, found[source])
     places = seq.mask.nonzero(as_tuple=True)
     arranged = {
         name: values.new_zeros(*seq.mask.shape, *values.shape[1:]).index_put(places, values)
@@ -60,6 +66,13 @@ def score(
         if name in want
     }
     return Outputs(**arranged), computed
+
+
+def _read(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """[M] float32 of hidden states [M, D]: in float32 whatever the layers compute in: judges rank by differences."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        read: Tensor = head(hidden.float())
+    return read.squeeze(1)
 
 
 def _packed(
@@ -78,7 +91,7 @@ def _packed(
             entropy="entropy" in want,
             dtype=packed.dtype,
         )
-    if "hidden" in want:
+    if "hidden" in want or "scores" in want:
         found["hidden"] = hidden[packed.at].float()
     if "values" in want:
         found["before"] = before

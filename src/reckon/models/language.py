@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,13 +14,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from reckon.errors import InputError, MissingError
+from reckon.errors import InputError
 from reckon.models import _limits, _plain, _sample, _text
+from reckon.models._adapters import add_adapters, merged
 from reckon.models._attention import attending
+from reckon.models._heads import load_head, save_classifier, save_head
 from reckon.models._load import compute_dtype, find_device, open_network
+from reckon.models._memory import keep_freed_memory
 from reckon.models._network import recompute_layers, rounded, why_not_packed
+from reckon.models._reference import Reference
 from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
+from reckon.models._store import BUILT_IN
 from reckon.models._update import update
 from reckon.types import (
     Batch,
@@ -81,13 +85,15 @@ class LanguageModel:
                 depend on it.
             activation_checkpointing: keep each layer's input alone for the backward pass and compute the layer again
                 there: less memory, a third more time in learning.
-            value_head: adds a linear head, zero at first, that `values` are read from.
+            value_head: adds a linear head, zero at first, that `values` and `scores` are read with.
         """
         for name, size in (("tokens_per_batch", tokens_per_batch), ("rows_per_batch", rows_per_batch)):
             if size < 1:
                 raise InputError(f"`model.{name}` is {size}, but must be at least 1.")
         self.device = find_device(device)
         self.dtype = compute_dtype(dtype, self.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.network = network.to(self.device).eval()
         reason = why_not_packed(self.network)
         self._packs = reason is None
@@ -106,7 +112,7 @@ class LanguageModel:
         self.rows_per_batch = rows_per_batch
         self.lora = lora
         if lora is not None:
-            _add_adapters(self.network, lora)
+            add_adapters(self.network, lora)
         if activation_checkpointing:
             recompute_layers(self.network)
         self.head: nn.Linear | None = None
@@ -218,28 +224,52 @@ class LanguageModel:
             truncated=uniforms is None or self.sampling.truncated,
         )
 
-    def tokenize(self, problems: Sequence[Problem], texts: Sequence[str]) -> Sequences:
+    def tokenize(
+        self, problems: Sequence[Problem], texts: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> Sequences:
         """Given responses as tokens, each cut apart from its prompt and ended by the end token, as if sampled.
 
         Args:
             problems: N problems; each response stands in a group of its own.
             texts: N responses.
+            ended: N: False for a response that was cut off, which then has no end token. Left out, all have ended.
 
         Raises:
-            InputError: a prompt and its response are longer than the context.
+            InputError: a prompt and its response are longer than the context, or a response has no token at all.
         """
+        return self.tokenize_groups(problems, texts, range(len(texts)), ended)
+
+    def tokenize_groups(
+        self,
+        problems: Sequence[Problem],
+        texts: Sequence[str],
+        group: Sequence[int],
+        ended: Sequence[bool] | None = None,
+    ) -> Sequences:
+        """As `tokenize`, for several responses to a problem, which share its prompt.
+
+        Args:
+            problems: G problems.
+            texts: N responses.
+            group: N indices into `problems`, ascending.
+            ended: as in `tokenize`.
+        """
+        ended = [True] * len(texts) if ended is None else ended
         end = self.tokenizer.eos_token_id
-        rows = [[*self.tokenizer(text, add_special_tokens=False)["input_ids"], end] for text in texts]
+        rows = [
+            [*self.tokenizer(text, add_special_tokens=False)["input_ids"], *([end] if over else [])]
+            for text, over in zip(texts, ended, strict=True)
+        ]
         prompts = tuple(_text.encode(self.tokenizer, p, self.sampling.system).to(self.device) for p in problems)
-        _limits.check_given(self.network, problems, prompts, rows)
+        _limits.check_given(self.network, [problems[g] for g in group], [prompts[g] for g in group], rows)
         tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
         mask = torch.zeros_like(tokens, dtype=torch.bool)
         for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.tensor(row)
+            tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
             mask[i, : len(row)] = True
         return Sequences(
             prompts=prompts,
-            group=torch.arange(len(rows), device=self.device),
+            group=torch.tensor(list(group), dtype=torch.int64, device=self.device),
             tokens=tokens.to(self.device),
             mask=mask.to(self.device),
         )
@@ -256,7 +286,8 @@ class LanguageModel:
     def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
         """One optimizer step on the sum of `loss` over all rows.
 
-        A gradient that is not finite makes no step, and "policy/skipped" says so.
+        A loss whose attribute `whole_groups` is True gets every group in one piece, whatever `tokens_per_batch` says. A
+        gradient that is not finite makes no step, and "policy/skipped" says so.
 
         Returns:
             "policy/loss", "policy/grad_norm" (before clipping), "policy/lr", "policy/skipped" (0 or 1), and what the
@@ -267,7 +298,7 @@ class LanguageModel:
         self._adamw.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         metrics: Metrics = {}
-        for rows in self._cuts(seq):
+        for rows in self._cuts(seq, whole=bool(getattr(loss, "whole_groups", False))):
             part = {name: column[rows] for name, column in columns.items()}
             with attending(self.network) if self._packs else nullcontext():  # layers may be computed again in backward
                 outputs = self._score(seq.take(rows), want, "learn")
@@ -300,8 +331,9 @@ class LanguageModel:
 
     def _score(self, seq: Sequences, want: tuple[Want, ...], purpose: Purpose) -> Outputs:
         """One pass over n responses."""
-        if "values" in want and self.head is None:
-            raise InputError("values were asked of a model without a value head. Load it with value_head=True.")
+        for name in ("values", "scores"):
+            if name in want and self.head is None:
+                raise InputError(f"{name} were asked of a model without a value head. Load it with value_head=True.")
         with self._autocast():
             outputs, computed = score(
                 self.network,
@@ -315,8 +347,8 @@ class LanguageModel:
         self.counters[purpose] += computed
         return outputs
 
-    def _cuts(self, seq: Sequences) -> list[Tensor]:
-        return cuts(seq, self.tokens_per_batch, packs=self._packs)
+    def _cuts(self, seq: Sequences, *, whole: bool = False) -> list[Tensor]:
+        return cuts(seq, self.tokens_per_batch, packs=self._packs, whole=whole)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
@@ -352,43 +384,29 @@ class LanguageModel:
         self._steps = int(state["steps"])  # type: ignore[arg-type]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a plain Hugging Face model folder, adapters merged into the weights, without a value head."""
-        network = self.network
-        if self.lora is not None:
-            from peft.tuners.tuners_utils import BaseTunerLayer
+        """Writes a plain Hugging Face model folder, adapters merged into the weights.
 
-            network = copy.deepcopy(network)
-            for name, module in list(network.named_modules()):
-                if isinstance(module, BaseTunerLayer):
-                    module.merge()
-                    network.set_submodule(name, module.get_base_layer())
-            network._hf_peft_config_loaded = False
-        network.save_pretrained(folder)
+        A value head goes beside it, into value_head.safetensors, where `load_model(folder, value_head=True)` finds it.
+        """
+        self._merged().save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        if self.head is not None:
+            save_head(self.head, Path(folder))
 
+    def save_classifier(self, folder: str | Path) -> None:
+        """Writes a folder that `AutoModelForSequenceClassification` opens: one logit, our score of the last token.
 
-class Reference:
-    """A language model frozen at the moment it is made. Only scores."""
+        Text must be given to it as `tokenize` makes it: prompt, response, end token.
 
-    def __init__(self, model: LanguageModel) -> None:
-        """Remembers `model` as it is now."""
-        self._live = model
-        self._frozen: LanguageModel | None = None
-        if model.lora is None:
-            self._frozen = copy.copy(model)
-            self._frozen.network = copy.deepcopy(model.network).requires_grad_(False)
-            self._frozen.head = copy.deepcopy(model.head)
+        Raises:
+            InputError: there is no value head, or transformers has no such classifier for this kind of model.
+        """
+        if self.head is None:
+            raise InputError("a model without a value head cannot be a classifier. Load it with value_head=True.")
+        save_classifier(self._merged(), self.head, self.tokenizer, Path(folder))
 
-    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
-        """As `LanguageModel.outputs`, of the frozen model; with LoRA without values, whose head goes on learning."""
-        if self._frozen is not None:
-            return self._frozen.outputs(seq, want)
-        if "values" in (want := tuple(want)):
-            raise InputError(
-                "values were asked of a reference that shares its weights (LoRA): its head goes on learning."
-            )
-        with _adapters_off(self._live.network):
-            return self._live.outputs(seq, want)
+    def _merged(self) -> PreTrainedModel:
+        return self.network if self.lora is None else merged(self.network)
 
 
 def load_model(
@@ -406,14 +424,15 @@ def load_model(
 ) -> LanguageModel:
     """Opens a language model by built-in name, folder or hub id.
 
-    The arguments after `name` are those of `LanguageModel`.
+    The arguments after `name` are those of `LanguageModel`. With `value_head`, a head that was saved in the folder is
+    read back.
 
     Raises:
         MissingError: there is no such model, or no network to fetch it.
-        InputError: the folder's weights are missing or pickled.
+        InputError: the folder's weights are missing or pickled, or its value head does not fit.
     """
     network, tokenizer = open_network(name)
-    return LanguageModel(
+    model = LanguageModel(
         network,
         tokenizer,
         sampling=sampling,
@@ -426,6 +445,9 @@ def load_model(
         activation_checkpointing=activation_checkpointing,
         value_head=value_head,
     )
+    if model.head is not None and name not in BUILT_IN:
+        load_head(model.head, Path(name).expanduser())
+    return model
 
 
 def _with_prefixes(drawn: _sample.Drawn, prefixes: Sequence[Tensor]) -> _sample.Drawn:
@@ -444,35 +466,3 @@ def _with_prefixes(drawn: _sample.Drawn, prefixes: Sequence[Tensor]) -> _sample.
         mask[row, given : given + limit] = drawn.mask[row]
         logprobs[row, given : given + limit] = drawn.logprobs[row]
     return replace(drawn, tokens=tokens, mask=mask, logprobs=logprobs)
-
-
-def _add_adapters(network: PreTrainedModel, lora: Lora) -> None:
-    try:
-        from peft import LoraConfig
-    except ImportError as error:
-        raise MissingError("`lora` needs the package peft: pip install 'reckon-rl[lora]'") from error
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # the adapters' first weights are the same in every run and at every resume
-        config = LoraConfig(
-            r=lora.rank, lora_alpha=lora.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM"
-        )
-        try:
-            network.add_adapter(config)
-        except ValueError as error:  # no such layer, or not one that can be adapted
-            layers = network.named_modules()
-            linear = sorted({name.rpartition(".")[2] for name, layer in layers if isinstance(layer, nn.Linear)})
-            raise InputError(
-                f"`lora.targets` is {lora.targets!r}, and no adapters can be put there: {' '.join(str(error).split())} "
-                f"(linear layers of this model: {', '.join(linear)}; or all-linear)"
-            ) from error
-    network.eval()
-
-
-@contextmanager
-def _adapters_off(network: PreTrainedModel) -> Iterator[None]:
-    network.disable_adapters()
-    try:
-        yield
-    finally:
-        network.enable_adapters()

@@ -208,7 +208,7 @@ class TablePolicy:
         return update(self, objective, batch, credit, rng, epochs=self.epochs, minibatches=self.minibatches)
 
     def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
-        for name in ("values", "hidden"):
+        for name in ("values", "scores", "hidden"):
             if name in want:
                 raise InputError(
                     f"{name} were asked of a table of logits, which has none; choose parts that need none."
