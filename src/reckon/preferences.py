@@ -2,7 +2,7 @@
 
 Every loss is per element and no mean is taken: which rows count, and by what they are divided, is the caller's.
 `masked_mean` is one answer. A *log-ratio* is log pi - log pi_ref of a whole response, summed over its tokens; `w` is
-the response that won, `l` the one that lost; a *reward* is beta times a log-ratio. All are in nats, in float32 or finer.
+the response that won, `l` the one that lost; a *reward* is beta times a log-ratio. All in nats, in float32 or finer.
 
 Gradients are finite for any finite input, and so are losses unless a square overflows: nothing is exponentiated before
 a logarithm is taken. What a tensor holds where a mask is False does not matter, infinities and NaN included. Elsewhere
@@ -367,7 +367,7 @@ def step_sign_loss(rewards: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
     """Second stage of an implicit reward on step labels, as the paper prints it: -log s(l |r|), l = +1 or -1.
 
     Yuan et al. 2024, arXiv:2412.01981, the ablation with step labels. Because of the bars it does not see the sign of
-    r: a good step's reward is driven *away from 0*, a bad one's *to 0*, whatever their signs, and at r = 0, where policy
+    r: a good step's reward is driven *away from 0*, a bad one's *to 0*, whatever their signs; at r = 0, where policy
     and reference agree, nothing moves. For the repetition of a result only; `step_ce` with the rewards as logits is the
     same without the bars, and is what one wants.
 
