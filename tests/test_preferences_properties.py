@@ -118,7 +118,7 @@ def test_padding_on_either_side_changes_no_log_ratio(width, seed):
     rng = torch.Generator().manual_seed(seed)
     logprobs, ref = torch.randn(2, 3, 4, generator=rng, dtype=torch.float64)
     mask = torch.tensor([[True] * 4, [True, True, False, False], [False] * 4])
-    pad = torch.full((3, width), NAN, dtype=torch.float64)
+    pad = torch.full((3, width), math.nan, dtype=torch.float64)
     none = torch.zeros(3, width, dtype=torch.bool)
     wanted = response_logratio(logprobs, ref, mask)
     same(response_logratio(torch.cat([logprobs, pad], 1), torch.cat([ref, pad], 1), torch.cat([mask, none], 1)), wanted)
