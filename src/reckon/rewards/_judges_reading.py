@@ -1,0 +1,160 @@
+"""What the judges that read a model share: heads, tokens and steps, checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby, takewhile
+from typing import TYPE_CHECKING
+
+import torch
+
+from reckon.errors import InputError
+from reckon.rewards._classifier import TooLong, context_of, fitted_tokens
+from reckon.steps import Splitter, Steps, split_rollouts
+from reckon.types import Batch, Model, Sequences
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from reckon.models import LanguageModel
+
+
+def check_head(kind: str, model: Model) -> None:
+    """Raises InputError for a model that has no value head to read a score with."""
+    if getattr(model, "head", model) is None:
+        raise InputError(
+            f"{kind}: its model has no value head, so it has no scores. Load it with value_head=True, or fit one."
+        )
+
+
+def check_tokens(kind: str, model: Model, batch: Batch) -> None:
+    """Raises InputError where the batch's tokens are not those of the model's tokenizer.
+
+    A judge reads the very tokens the policy wrote. Under another tokenizer they are other words, and its scores noise
+    that looks like scores. One response that reads the same in both is proof enough that they agree.
+    """
+    tokenizer = getattr(model, "tokenizer", None)
+    if tokenizer is None:
+        return
+    texts = batch.rollouts.text
+    seen = [row for row in range(len(texts)) if texts[row]]
+    for row in seen:
+        length = len(batch.rollouts.pieces[row])
+        if tokenizer.decode(batch.seq.tokens[row, :length].tolist(), skip_special_tokens=True) == texts[row]:
+            return
+    if seen:
+        raise InputError(
+            f"{kind}: the responses are in the tokens of another tokenizer than the judge's. Take a judge that was "
+            "fitted from the policy's own model, or one that reads text (SequenceClassifier, ReferenceBased)."
+        )
+
+
+def last_tokens(mask: Tensor) -> Tensor:
+    """[N] int64 of a mask [N, T]: where its last True stands; 0 where there is none."""
+    return (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1)
+
+
+def steps_of(batch: Batch, splitter: Splitter) -> Steps:
+    """The steps of a batch, where a response without text is one step: its end token is a decision too.
+
+    Raises:
+        InputError: the splitter gave offsets that cannot be.
+    """
+    steps = split_rollouts(batch.rollouts, splitter)
+    mask = batch.seq.mask
+    lone = (steps.count == 0) & mask.any(dim=1)
+    if not lone.any():
+        return steps
+    last = last_tokens(mask).tolist()
+    ends = tuple((last[row],) if alone else steps.ends[row] for row, alone in enumerate(lone.tolist()))
+    index = torch.where(lone[:, None] & mask, 0, steps.index)
+    return replace(steps, ends=ends, index=index, count=torch.where(lone, 1, steps.count))
+
+
+def text_logits(
+    kind: str,
+    model: LanguageModel,
+    texts: Sequence[str],
+    names: Sequence[str],
+    group: Sequence[int],
+    too_long: TooLong,
+) -> Tensor:
+    """The value head's score at the last token of whole texts, no template put around them.
+
+    Args:
+        kind: begins the message of an error.
+        model: a language model with a value head.
+        texts: n texts.
+        names: n names for errors.
+        group: n numbers, ascending; texts of a group begin alike, and what they share is computed once.
+        too_long: what becomes of a text longer than the model's context.
+
+    Returns:
+        [n] float32 on the CPU, NaN where a text is too long and that is to be unknown.
+
+    Raises:
+        InputError: a text is too long, and that is an error.
+    """
+    limit = context_of(model.network, model.tokenizer)
+    rows = [
+        fitted_tokens(kind, list(model.tokenizer(text)["input_ids"]), limit, too_long, name)
+        for text, name in zip(texts, names, strict=True)
+    ]
+    known = [i for i, row in enumerate(rows) if row is not None]
+    found = torch.full((len(texts),), torch.nan)
+    if known:
+        seq = sequences_of([rows[i] or [] for i in known], [group[i] for i in known], model.device)
+        scores = model.outputs(seq, ("scores",)).scores
+        assert scores is not None
+        found[torch.tensor(known)] = scores.gather(1, last_tokens(seq.mask)[:, None])[:, 0].cpu()
+    return found
+
+
+def text_sequences(model: LanguageModel, texts: Sequence[str], group: Sequence[int] | None = None) -> Sequences:
+    """Whole texts in the tokens a judge of texts reads, no template put around them: for training one as it scores.
+
+    The text's score is that of its last token.
+
+    Args:
+        model: whose tokenizer.
+        texts: n texts of two tokens or more.
+        group: n numbers, ascending; what the texts of a group begin with is computed once. None = each by itself.
+    """
+    rows = [list(model.tokenizer(text)["input_ids"]) for text in texts]
+    return sequences_of(rows, range(len(rows)) if group is None else group, model.device)
+
+
+def sequences_of(rows: Sequence[Sequence[int]], group: Sequence[int], device: torch.device | str) -> Sequences:
+    """Whole texts in tokens as responses, where what a group's texts begin with is their prompt.
+
+    Args:
+        rows: n texts of two tokens or more.
+        group: n numbers, ascending.
+        device: where the tensors go.
+
+    Raises:
+        ValueError: a text has fewer tokens.
+    """
+    if min(len(row) for row in rows) < 2:
+        raise ValueError("a text of fewer than two tokens has none to be a prompt and none to be read at")
+    cuts: list[tuple[int, int, int]] = []  # of each prompt: its first row, the row behind its last, its length
+    for _, members in groupby(range(len(rows)), key=lambda row: group[row]):
+        places = list(members)
+        texts = [rows[place] for place in places]
+        shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, zip(*texts, strict=False)))
+        shared = min(shared, min(len(text) for text in texts) - 1)  # each text keeps a token to be read at
+        if shared:
+            cuts.append((places[0], places[-1] + 1, shared))
+        else:
+            cuts += [(place, place + 1, len(rows[place]) - 1) for place in places]
+    rest = [rows[row][shared:] for first, behind, shared in cuts for row in range(first, behind)]
+    place = [number for number, (first, behind, _) in enumerate(cuts) for _ in range(first, behind)]
+    width = max(len(row) for row in rest)
+    lengths = torch.tensor([len(row) for row in rest])
+    return Sequences(
+        prompts=tuple(torch.tensor(list(rows[first][:shared]), device=device) for first, _, shared in cuts),
+        group=torch.tensor(place, device=device),
+        tokens=torch.tensor([[*row, *[0] * (width - len(row))] for row in rest], device=device),
+        mask=(torch.arange(width) < lengths[:, None]).to(device),
+    )

@@ -1,0 +1,233 @@
+"""Hugging Face's sequence-classification models as rewards, against transformers' own pipeline."""
+
+import pickle
+
+import pytest
+import torch
+from judge_models import NAN, batch_of
+from transformers import BertConfig, BertForSequenceClassification, LlamaForSequenceClassification, pipeline
+
+from reckon.errors import InputError, MissingError
+from reckon.models import tiny
+from reckon.rewards import as_reward
+from reckon.rewards._classifier import SequenceClassifier, conversation
+from reckon.types import Problem
+
+TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ '\n' }}{% endfor %}"
+CHAT = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "hello?"})
+PROBLEMS = [Problem(id="a", prompt="1+2="), Problem(id="b", prompt=CHAT)]
+TEXTS = ["3", "three, I would say", "", "hello"]
+RENDERED = [
+    "<user>1+2=\n<assistant>3\n",
+    "<user>1+2=\n<assistant>three, I would say\n",
+    "<system>be brief\n<user>hello?\n<assistant>\n",
+    "<system>be brief\n<user>hello?\n<assistant>hello\n",
+]
+
+
+def save(folder, *, labels=1, template=TEMPLATE, context=256, pad=True):
+    config = tiny.make_network(layers=1, width=16, heads=2, context=context).config
+    config.num_labels = labels
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.chat_template = template
+    if not pad:
+        config.pad_token_id = tokenizer.pad_token = None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = LlamaForSequenceClassification(config)
+    with torch.no_grad():
+        network.score.weight.mul_(30)
+    network.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("judge"))
+
+
+@pytest.fixture
+def batch():
+    return batch_of([[text] for text in TEXTS], group=[0, 0, 1, 1], problems=PROBLEMS)
+
+
+def only(reward, batch):
+    ((name, stream),) = reward.score(batch).items()
+    assert name == "sequence_classifier"
+    assert (stream.kind, stream.train, stream.values.dtype) == ("reward", True, torch.float32)
+    assert not stream.values.requires_grad
+    return stream.values
+
+
+def piped(folder, texts, side="right", **settings):
+    judge = pipeline("text-classification", model=str(folder), function_to_apply="none", device="cpu", **settings)
+    judge.tokenizer.padding_side = side
+    return [found["score"] for found in judge(texts, batch_size=4)]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_it_says_what_transformers_own_pipeline_says(folder, batch, side):
+    values = only(SequenceClassifier(folder), batch)
+    assert values.tolist() == pytest.approx(piped(folder, RENDERED, side), abs=1e-5)
+    assert len(set(values.tolist())) == 4
+
+
+def test_the_three_lines_of_the_page(folder, batch):
+    reward = as_reward(SequenceClassifier(folder))
+    assert list(reward.score(batch)) == ["sequence_classifier"]
+
+
+def test_without_a_template_prompt_and_response_are_joined_as_they_stand(tmp_path):
+    folder = save(tmp_path, template=None)
+    batch = batch_of([["3"], ["33"]], problems=[Problem(id="a", prompt="1+2=")])
+    assert only(SequenceClassifier(folder), batch).tolist() == pytest.approx(
+        piped(folder, ["1+2=3", "1+2=33"]), abs=1e-5
+    )
+
+
+def test_a_score_depends_neither_on_the_batch_s_size_nor_on_who_else_is_in_it(folder, batch):
+    whole = only(SequenceClassifier(folder), batch)
+    for budget in (1, 60, 90):
+        assert torch.allclose(only(SequenceClassifier(folder, tokens_per_batch=budget), batch), whole, atol=1e-5)
+    for row in range(4):
+        assert only(SequenceClassifier(folder), batch.take(torch.tensor([row]))).item() == pytest.approx(
+            whole[row].item(), abs=1e-5
+        )
+
+
+@pytest.mark.parametrize("pad", ["none", "end"])
+def test_without_a_padding_token_or_with_the_end_token_as_one_the_last_token_is_read(tmp_path, pad):
+    """The rows end in the end token: a reader that looks for the last token that is not padding stops before it."""
+    folder = save(tmp_path, template=TEMPLATE + "{{ eos_token }}", pad=False)
+    judge = SequenceClassifier(folder)
+    if pad == "end":
+        judge.network.config.pad_token_id = judge._own_pad = judge.tokenizer.eos_token_id
+    batch = batch_of([[text] for text in TEXTS], group=[0, 0, 1, 1], problems=PROBLEMS)
+    values = only(judge, batch)
+    judge.network.config.pad_token_id = None
+    for row, text in enumerate(RENDERED):
+        ids = [*judge.tokenizer(text)["input_ids"], judge.tokenizer.eos_token_id]
+        alone = judge.network(torch.tensor([ids])).logits[0, 0]
+        assert values[row].item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+def test_a_classifier_of_several_labels_is_asked_for_one_by_name(tmp_path):
+    tokenizer, names = tiny.make_tokenizer(), ["bad", "good", "none"]
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=64, id2label=dict(enumerate(names)), label2id={"bad": 0, "good": 1, "none": 2},
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        network = BertForSequenceClassification(config)
+    with torch.no_grad():
+        network.classifier.weight.mul_(20)
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    batch = batch_of([["3"], ["four!"]], problems=[Problem(id="a", prompt="1+2=")])
+    texts = ["1+2=3", "1+2=four!"]
+    judge = pipeline("text-classification", model=str(tmp_path), top_k=None, device="cpu")
+    for output, function in (("logit", "none"), ("probability", "softmax")):
+        found = [{each["label"]: each["score"] for each in row} for row in judge(texts, function_to_apply=function)]
+        for label in ("good", 1):
+            values = only(SequenceClassifier(tmp_path, label=label, output=output), batch)
+            assert values.tolist() == pytest.approx([row["good"] for row in found], abs=1e-5)
+    with pytest.raises(InputError, match=r"has 3 labels \('bad', 'good', 'none'\). Say which one is the reward"):
+        SequenceClassifier(tmp_path)
+    for label in ("fine", 3):
+        with pytest.raises(InputError, match=rf"has no label {label!r}; it has 'bad', 'good', 'none'"):
+            SequenceClassifier(tmp_path, label=label)
+
+
+def test_of_one_label_the_probability_is_the_sigmoid(folder, batch):
+    logits = only(SequenceClassifier(folder), batch)
+    assert torch.allclose(only(SequenceClassifier(folder, output="probability"), batch), logits.sigmoid())
+
+
+def test_it_never_scores_in_training_mode(tmp_path, batch):
+    folder = save(tmp_path)
+    judge = SequenceClassifier(folder)
+    judge.network.model.layers[0].self_attn.attention_dropout = 0.9
+    judge.network.train()  # as a trainer that owns the network might
+    first = only(judge, batch)
+    assert torch.equal(first, only(judge, batch))
+    assert not judge.network.training
+
+
+def test_a_text_longer_than_the_context_is_an_error_unknown_or_cut(tmp_path):
+    folder = save(tmp_path, template=None, context=16)
+    batch = batch_of([["x" * 12], ["x" * 13]], problems=[Problem(id="long", prompt="1+2=")])
+    with pytest.raises(
+        InputError, match=r"prompt and response of 'long' have 17 tokens, more than the judge's context of 16"
+    ):
+        SequenceClassifier(folder).score(batch)
+    fits, over = only(SequenceClassifier(folder, too_long="unknown"), batch).tolist()
+    assert [fits, over] == pytest.approx([fits, NAN], nan_ok=True)
+    cut = only(SequenceClassifier(folder, too_long="cut"), batch).tolist()
+    assert cut == pytest.approx([fits, fits], abs=1e-5)  # 1+2= and twelve x, both
+
+
+def test_whole_texts_are_read_as_they_stand(folder):
+    judge = SequenceClassifier(folder)
+    assert judge.read(["one", "three"]).tolist() == pytest.approx(piped(folder, ["one", "three"]), abs=1e-5)
+    with pytest.raises(InputError, match="there is nothing to read for 'text 1'"):
+        judge.read(["one", ""])
+
+
+def test_it_travels_in_a_pickle(folder, batch):
+    judge = SequenceClassifier(folder)
+    assert torch.equal(only(pickle.loads(pickle.dumps(judge)), batch), only(judge, batch))
+
+
+def test_a_plain_language_model_is_no_judge(small_model):
+    with pytest.raises(InputError, match=r"lack 'score.weight', which would be random numbers"):
+        SequenceClassifier(small_model, label=0)
+
+
+def test_pickled_weights_are_never_opened(tmp_path):
+    folder = save(tmp_path)
+    torch.save({}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(MissingError, match="must be safetensors; pickled ones are never opened"):
+        SequenceClassifier(folder)
+
+
+def test_damaged_weights_are_told_in_a_sentence(tmp_path):
+    folder = save(tmp_path)
+    (folder / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(MissingError, match="no model could be opened from the folder"):
+        SequenceClassifier(folder)
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "nowhere", "a/b/c"])
+def test_a_model_that_is_not_there(name):
+    with pytest.raises(MissingError, match=r"there is no model .* Give a folder, or a hub id such as 'org/name'"):
+        SequenceClassifier(name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"output": "score"}, r"`output` is 'score'; it must be one of logit, probability"),
+        ({"too_long": "drop"}, r"`too_long` is 'drop'; it must be one of error, unknown, cut"),
+        ({"dtype": "float16"}, r"`dtype` is 'float16'; it must be one of float32, bfloat16"),
+        ({"tokens_per_batch": 0}, r"`tokens_per_batch` is 0; it must be at least 1"),
+        ({"device": "abacus"}, r"`device` is 'abacus', which cannot be used here"),
+    ],
+)
+def test_settings_that_cannot_be(folder, settings, says):
+    with pytest.raises(InputError, match=says):
+        SequenceClassifier(folder, **settings)
+
+
+def test_a_template_that_refuses_a_prompt_names_the_problem():
+    tokenizer = tiny.make_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no system messages') }}"
+    with pytest.raises(InputError, match="refuses the prompt of problem 'b': no system messages"):
+        conversation(tokenizer, PROBLEMS[1], "x")
+
+
+def test_nothing_at_all_cannot_be_read():
+    with pytest.raises(InputError, match="the prompt of problem 'e' is empty, and so is a response"):
+        conversation(tiny.make_tokenizer(), Problem(id="e", prompt=""), "")
