@@ -22,10 +22,15 @@ class Head:
     bias: Tensor | None  # [V]
     scale: float = 1.0  # logits are multiplied by it,
     softcap: float | None = None  # then squashed into (-softcap, softcap) by tanh
+    layer: nn.Linear | None = None  # the layer itself, which may have a quicker product for the moment
 
     def logits(self, hidden: Tensor, dtype: torch.dtype) -> Tensor:
         """[n, V] float32 of hidden states [n, D], the product computed in `dtype`."""
-        return _squash(self._product(hidden.to(dtype), 0, len(self.weight)), self.scale, self.softcap)
+        if self.layer is None:
+            logits = self._product(hidden.to(dtype), 0, len(self.weight))
+        else:
+            logits = self.layer(hidden.to(dtype)).float()
+        return _squash(logits, self.scale, self.softcap)
 
     def _product(self, hidden: Tensor, first: int, last: int) -> Tensor:
         """[n, last - first] float32: the logits of a part of the vocabulary, before they are scaled."""
@@ -48,6 +53,7 @@ def head_of(network: PreTrainedModel) -> Head:
         bias=layer.bias,
         scale=float(scale),
         softcap=getattr(config, "final_logit_softcapping", None),
+        layer=layer,
     )
 
 

@@ -50,30 +50,32 @@ def pick(logits: Tensor, uniforms: Tensor | None, sampling: Sampling) -> tuple[T
     """
     if sampling.temperature != 1:
         logits = logits / sampling.temperature
+    top = logits.amax(dim=1, keepdim=True)
+    weights = (logits - top).exp_()  # serves both the draw and the log-prob: the exponentials cost as much as products
     if uniforms is None:
         tokens = logits.argmax(dim=1)
     else:
-        kept = truncate(logits, sampling) if sampling.truncated else logits
-        tokens = _invert(kept.softmax(dim=1), uniforms)
+        kept = weights if not sampling.truncated else (truncate(logits, sampling) - top).exp_()
+        tokens = _invert(kept, uniforms)
     chosen = logits.gather(1, tokens[:, None])
-    return tokens, (chosen - logits.logsumexp(dim=1, keepdim=True)).squeeze(1)
+    return tokens, (chosen - top - weights.sum(dim=1, keepdim=True).log()).squeeze(1)
 
 
-def _invert(probs: Tensor, uniforms: Tensor) -> Tensor:
-    """The tokens [n] at which the cumulative sums of probabilities [n, V] pass `uniforms` [n].
+def _invert(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The tokens [n] at which the cumulative sums of weights [n, V] pass their total's `uniforms` [n]-th part.
 
     Sums run over blocks first and then within one: a vocabulary of 50,000 added up one by one costs more than the
     output layer. They are float64, since in float32 such a sum drifts by more than a rare token's whole probability.
     """
-    device = probs.device
+    device = weights.device
     if device.type == "mps":  # Metal has no float64
-        probs = probs.cpu()
-    vocabulary = probs.shape[1]
+        weights = weights.cpu()
+    vocabulary = weights.shape[1]
     if vocabulary % _BLOCK:
-        probs = functional.pad(probs, (0, -vocabulary % _BLOCK))
-    blocks = probs.unflatten(1, (-1, _BLOCK))
+        weights = functional.pad(weights, (0, -vocabulary % _BLOCK))
+    blocks = weights.unflatten(1, (-1, _BLOCK))
     heights = blocks.sum(dim=2).double().cumsum(dim=1)
-    target = uniforms.to(probs.device)[:, None] * heights[:, -1:]
+    target = uniforms.to(weights.device)[:, None] * heights[:, -1:]
     block = _first_above(heights, target)
     inside = blocks.gather(1, block[:, :, None].expand(-1, -1, _BLOCK)).squeeze(1).double().cumsum(dim=1)
     below = torch.where(block > 0, heights.gather(1, (block - 1).clamp(min=0)), 0.0)

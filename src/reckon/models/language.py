@@ -21,7 +21,7 @@ from reckon.models._attention import attending
 from reckon.models._heads import load_head, save_classifier, save_head
 from reckon.models._load import compute_dtype, find_device, open_network
 from reckon.models._memory import keep_freed_memory
-from reckon.models._network import recompute_layers, rounded, why_not_packed
+from reckon.models._network import ready, recompute_layers, why_not_packed
 from reckon.models._reference import Reference
 from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
@@ -192,7 +192,7 @@ class LanguageModel:
             eos=self._eos,
             tail=lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True),
         )
-        with self._autocast(), rounded(self.network, self.dtype):
+        with self._autocast(), torch.no_grad(), ready(self.network, self.dtype, min(self.rows_per_batch, len(group))):
             if self._packs:
                 drawn = _sample.draw(
                     self.network,
