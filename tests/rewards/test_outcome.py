@@ -88,7 +88,7 @@ def test_it_reads_what_the_network_and_its_head_say_of_each_response_alone():
         ids = model.tokenizer(PROBLEMS[row // 2].prompt + text)["input_ids"] + [model.tokenizer.eos_token_id]
         with torch.no_grad():
             hidden = model.network.base_model(torch.tensor([ids]))[0][0, -1]
-                alone = float(hidden @ model.head.weight[0])
+            alone = float(hidden @ model.head.weight[0])
         assert values[row].item() == pytest.approx(alone, abs=1e-5)
     assert values.isfinite().all()  # the empty one too
     assert not values.requires_grad
