@@ -54,7 +54,7 @@ SHAPES = {
     shape.name: shape
     for shape in (
         Shape(name="small", prompts=8, answers=8, limit=64, prompt=64),
-        Shape(name="long", prompts=8, answers=8, limit=64, prompt=512),
+        Shape(name="long", prompts=8, answers=8, limit=64, prompt=512, repeats=3),  # the most tokens of all for TRL
         Shape(name="large", prompts=4, answers=16, limit=256, prompt=128, repeats=3),
         Shape(name="ragged", prompts=4, answers=16, limit=256, prompt=128, ragged=True, repeats=3),
         Shape(name="smoke", prompts=2, answers=4, limit=8, prompt=16, ragged=True, repeats=1),  # does it run at all
