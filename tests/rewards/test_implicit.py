@@ -226,6 +226,7 @@ def test_tokens_of_another_tokenizer_are_refused():
         ({"per": "response"}, r"rewards of steps need a `splitter`"),
         ({"per": "response", "how": "median", "splitter": LINES}, r"`how` is 'median'; it must be one of min, sum"),
         ({"how": "mean"}, r"per='token' has no `how`"),
+        ({"splitter": "\n"}, r"implicit_reward: `splitter` is of type str; it must be a function"),
     ],
 )
 def test_settings_that_cannot_be(settings, says):

@@ -22,9 +22,9 @@ def logit(p):
     return math.log(p / (1 - p))
 
 
-# a\n | b<end> ; c<end> ; <end> alone, in two columns of padding
+# a\n | b<end> ; c<end> ; <end> alone, and padding; a response cut off has no end token
 PIECES = [["a", "\n", "b", ""], ["c", ""], [""]]
-AFTER = [[0.9, 0.2, 0.9, 0.5, 0.9], [0.9, 0.8, 0.9, 0.9, 0.9], [0.3, 0.9, 0.9, 0.9, 0.9]]  # after each token
+AFTER = [[0.9, 0.2, 0.5, 0.6, 0.9], [0.8, 0.7, 0.9, 0.9, 0.9], [0.3, 0.9, 0.9, 0.9, 0.9]]  # after each token
 BEFORE = [0.1, 0.4, 0.4]
 
 
@@ -47,26 +47,28 @@ def only(reward, batch, name):
 
 
 @pytest.mark.parametrize(
-    ("how", "expected"),
+    ("how", "behind", "before"),
     [
-        ("min", [0.2, 0.8, 0.3]),
-        ("mean", [0.35, 0.8, 0.3]),
-        ("last", [0.5, 0.8, 0.3]),
-        ("product", [0.1, 0.8, 0.3]),  # 0.2 * 0.5
-        ("sum", [0.7, 0.8, 0.3]),
+        ("min", [0.2, 0.7, 0.3], [0.2, 0.8, 0.4]),
+        ("mean", [0.4, 0.7, 0.3], [0.35, 0.8, 0.4]),
+        ("last", [0.6, 0.7, 0.3], [0.5, 0.8, 0.4]),
+        ("product", [0.12, 0.7, 0.3], [0.1, 0.8, 0.4]),  # 0.2 * 0.6, 0.2 * 0.5
+        ("sum", [0.8, 0.7, 0.3], [0.7, 0.8, 0.4]),
     ],
 )
-def test_a_response_out_of_the_probabilities_after_its_steps(batch, how, expected):
+def test_a_response_out_of_the_probabilities_after_its_steps(batch, how, behind, before):
     values = only(StepModel(verifier(), splitter=LINES, how=how), batch, "step_model")
-    assert values.tolist() == pytest.approx(expected, abs=1e-6)
+    assert values.tolist() == pytest.approx(behind, abs=1e-6)
+    values = only(StepModel(verifier(), splitter=LINES, how=how, end_token=False), batch, "step_model")
+    assert values.tolist() == pytest.approx(before, abs=1e-6)
 
 
 def test_probabilities_stand_on_the_steps_last_tokens(batch):
     model = StepModel(verifier(), splitter=LINES, per="step")
     values = only(model, batch, "step_model")
-    expected = torch.tensor([[0, 0.2, 0, 0.5, 0], [0, 0.8, 0, 0, 0], [0.3, 0, 0, 0, 0]])
+    expected = torch.tensor([[0, 0.2, 0, 0.6, 0], [0, 0.7, 0, 0, 0], [0.3, 0, 0, 0, 0]])
     assert torch.allclose(values, expected, atol=1e-6)
-    assert torch.allclose(model.probabilities(batch).nan_to_num(7), torch.tensor([[0.2, 0.5], [0.8, 7], [0.3, 7]]))
+    assert torch.allclose(model.probabilities(batch).nan_to_num(7), torch.tensor([[0.2, 0.6], [0.7, 7], [0.3, 7]]))
 
 
 def test_each_step_s_advantage_is_spread_on_its_own_tokens(batch):
@@ -107,7 +109,7 @@ def test_best_of_k_provers_in_closed_form():
 
 
 def test_another_model_as_prover_gives_both_ends_of_a_difference(batch):
-    mu = verifier(after=[[0.5, 0.6, 0.5, 0.9, 0.5], [0.5, 0.3, 0.5, 0.5, 0.5], [0.5] * 5], before=[0.5, 0.5, 0.5])
+    mu = verifier(after=[[0.5, 0.6, 0.9, 0.5, 0.5], [0.3, 0.5, 0.5, 0.5, 0.5], [0.5] * 5], before=[0.5, 0.5, 0.5])
     pav = StepAdvantage(verifier(), splitter=LINES, prover=mu)
     assert torch.allclose(pav.advantages(batch).nan_to_num(7), torch.tensor([[0.1, 0.3], [-0.2, 7], [7, 7]]), atol=1e-6)
     # the policy's Q of its own verifier, plus the prover's advantage: 0.2 + 0.1, 0.5 + 0.3; 0.8 - 0.2
@@ -175,17 +177,15 @@ def test_values_are_those_of_the_prefixes_each_read_alone():
     model = language_model()
     batch = answered(model, PROBLEMS, TEXTS, group=[0, 0, 1, 1], outcomes=[1.0, 0, 0, 1])
     values = StepAdvantage(model, splitter=LINES).values(batch)
-    eos = model.tokenizer.eos_token_id
     prefixes = {1: ["", "3 or\n", "3 or\nso"], 3: ["", "x\n", "x\ny\n", "x\ny\nz"]}
     for row, texts in prefixes.items():
         for column, text in enumerate(texts):
             ids = model.tokenizer(PROBLEMS[row // 2].prompt + text)["input_ids"]
-            ids += [eos] * (column == len(texts) - 1)  # the last step holds the end token
             with torch.no_grad():
                 hidden = model.network.base_model(torch.tensor([ids]))[0][0, -1]
                 alone = float(torch.sigmoid(hidden @ model.head.weight[0]))
             assert values[row, column].item() == pytest.approx(alone, abs=1e-5)
-    chosen = StepModel(model, splitter=LINES).score(batch)["step_model"].values
+    chosen = StepModel(model, splitter=LINES, end_token=False).score(batch)["step_model"].values
     assert chosen.isfinite().all()
     assert chosen[3].item() == pytest.approx(values[3, 1:].min().item(), abs=1e-6)
 

@@ -14,13 +14,21 @@ from reckon.rewards._judges_reading import sequences_of, text_sequences
 from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, cut_middle, format_reference_based
 from reckon.types import Problem
 
+SUM = Problem(id="s", prompt="1+2?", answer="3")
+
 
 def test_the_one_text_it_reads():
-    text = format_reference_based("1+2?", "3", "it is 3")
+    text = format_reference_based(SUM, "it is 3")
     assert text == (
         "<question>1+2?</question>\n<reference_answer>3</reference_answer>\n<completion>it is 3</completion>"
     )
-    assert format_reference_based("1+2?", None, "") == "<question>1+2?</question>\n<completion></completion>"
+    assert format_reference_based(SUM, "", reference=False) == "<question>1+2?</question>\n<completion></completion>"
+    with pytest.raises(InputError, match="problem 'n' has no reference answer for a judge to be shown"):
+        format_reference_based(Problem(id="n", prompt="?"), "x")
+    chat = ({"role": "system", "content": "add"}, {"role": "user", "content": "1+2?"})
+    assert format_reference_based(Problem(id="s", prompt=chat, answer="3"), "").startswith(
+        "<question>system: add\n\nuser: 1+2?</question>\n<ref"
+    )
 
 
 def test_a_text_of_1500_characters_stays_and_one_of_1501_loses_its_middle():
@@ -29,7 +37,7 @@ def test_a_text_of_1500_characters_stays_and_one_of_1501_loses_its_middle():
     longer = "a" * 500 + "x" + "b" * 1000
     assert cut_middle(longer, COOPER_CUT) == whole
     assert cut_middle(longer, None) == longer
-    text = format_reference_based("x" * 2000, longer, longer, keep=COOPER_CUT)
+    text = format_reference_based(Problem(id="s", prompt="x" * 2000, answer=longer), longer, keep=COOPER_CUT)
     assert text.count("x") == 2000  # a question is never cut
     assert text.count("a" * 500 + "b" * 1000) == 2
 

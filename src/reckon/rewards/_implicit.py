@@ -11,7 +11,7 @@ import torch
 
 from reckon.errors import InputError
 from reckon.process import How, aggregate, q_values
-from reckon.rewards._judges_reading import check_tokens, steps_of
+from reckon.rewards._judges_reading import check_splitter, check_tokens, steps_of
 from reckon.steps import Splitter, Steps, at_ends, over_steps
 from reckon.types import Batch, Model, Stream
 
@@ -54,6 +54,8 @@ class ImplicitReward:
                 "implicit_reward: rewards of steps need a `splitter`, such as reckon.steps.Pattern(): under another "
                 "one they are other rewards, so none is assumed."
             )
+        if self.splitter is not None:
+            check_splitter("implicit_reward", self.splitter)
         if self.reference is self.model:
             raise InputError("implicit_reward: model and reference are one, so every reward would be 0.")
         own, theirs = (getattr(model, "sampling", None) for model in (self.model, self.reference))

@@ -28,6 +28,15 @@ def check_head(kind: str, model: Model) -> None:
         )
 
 
+def check_splitter(kind: str, splitter: Splitter) -> None:
+    """Raises InputError for what cannot be called to split a text."""
+    if not callable(splitter):
+        raise InputError(
+            f"{kind}: `splitter` is of type {type(splitter).__name__}; it must be a function from a text to where its "
+            "steps end, such as reckon.steps.Pattern()."
+        )
+
+
 def check_tokens(kind: str, model: Model, batch: Batch) -> None:
     """Raises InputError where the batch's tokens are not those of the model's tokenizer.
 

@@ -12,9 +12,9 @@ import torch
 from reckon.errors import InputError
 from reckon.process import aggregate, best_of_k, effective_reward, step_advantages, with_outcome
 from reckon.rewards._implicit import on_last_tokens
-from reckon.rewards._judges_reading import check_head, check_tokens, steps_of
+from reckon.rewards._judges_reading import check_head, check_splitter, check_tokens, steps_of
 from reckon.steps import Splitter, Steps, at_ends, split_rollouts, spread
-from reckon.types import Batch, Model, Stream
+from reckon.types import Batch, Model, Outputs, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,9 @@ class StepModel:
     splitter: Splitter  # as in training
     per: Literal["response", "step"] = "response"
     how: StepHow = "min"  # read by per="response" alone
+    # The last step of a response that has ended is read behind its end token, as step labels train it. False: before
+    # it, for a model trained on prefixes, none of which has one.
+    end_token: bool = True
 
     def __post_init__(self) -> None:
         check_head("step_model", self.model)
@@ -65,6 +68,8 @@ class StepModel:
 
     def _logits(self, batch: Batch, steps: Steps) -> Tensor:
         check_tokens("step_model", self.model, batch)
+        if not self.end_token:
+            return after_steps(self.model.outputs(batch.seq, ("values", "scores")), batch, steps)
         scores = self.model.outputs(batch.seq, ("scores",)).scores
         assert scores is not None
         return at_ends(scores, steps)
@@ -81,7 +86,9 @@ class StepAdvantage:
     Every token of a step gets alpha times the step's advantage, in a stream of kind "advantage": it is added to its own
     tokens. Summed into a return it would telescope to outcome - constant, and the method would do nothing.
 
-    A response without text has no step: it adds nothing, and has no value to be ranked by (NaN).
+    A value is that of a text, so the last step of a response that has ended is read before its end token, as in
+    training: no prefix has one. A response without text has no step: it adds nothing, and has no value to be ranked by
+    (NaN).
     """
 
     verifier: Model
@@ -142,17 +149,18 @@ class StepAdvantage:
         check_tokens("step_advantage", model, batch)
         outputs = model.outputs(batch.seq, ("values", "scores"))
         assert outputs.values is not None
-        assert outputs.scores is not None
         # Before its first sampled token stands what a response begins from: the prompt, with a given prefix if any.
         first = batch.seq.mask.long().argmax(dim=1)
         before = outputs.values.gather(1, first[:, None])
-        return torch.cat([before, at_ends(outputs.scores, steps)], dim=1).sigmoid()
+        return torch.cat([before, after_steps(outputs, batch, steps)], dim=1).sigmoid()
 
 
-def check_splitter(kind: str, splitter: Splitter) -> None:
-    """Raises InputError for what cannot be called to split a text."""
-    if not callable(splitter):
-        raise InputError(
-            f"{kind}: `splitter` is of type {type(splitter).__name__}; it must be a function from a text to where its "
-            "steps end, such as reckon.steps.Pattern()."
-        )
+def after_steps(outputs: Outputs, batch: Batch, steps: Steps) -> Tensor:
+    """The head behind the text of each step, end tokens left out: [N, H], NaN behind a response's last step."""
+    assert outputs.values is not None
+    assert outputs.scores is not None
+    # Before an end token is where it is predicted.
+    silent = torch.zeros_like(batch.seq.mask)
+    for row, pieces in enumerate(batch.rollouts.pieces):
+        silent[row, : len(pieces)] = torch.tensor([not piece for piece in pieces], dtype=torch.bool)
+    return at_ends(torch.where(silent, outputs.values, outputs.scores), steps)
