@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from reckon.errors import InputError
-from reckon.models import _limits, _plain, _sample, _text
+from reckon.models import _given, _limits, _plain, _sample, _text
 from reckon.models._adapters import add_adapters, merged
 from reckon.models._attention import attending
 from reckon.models._heads import load_head, save_classifier, save_head
 from reckon.models._load import compute_dtype, find_device, open_network
 from reckon.models._memory import keep_freed_memory
 from reckon.models._network import ready, recompute_layers, why_not_packed
+from reckon.models._pack import lengths
 from reckon.models._reference import Reference
 from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
@@ -205,17 +206,11 @@ class LanguageModel:
                 drawn = _plain.draw(self.network, order, self.tokenizer.eos_token_id)
         self.counters["sample"] += drawn.computed
         drawn = _with_prefixes(drawn, [given[g] for g in group.tolist()])
-        cut = [int(mask.nonzero().max()) + 1 for mask in drawn.mask]
-        pieces = tuple(
-            _text.pieces(self.tokenizer, row[:n].tolist()) for row, n in zip(drawn.tokens.cpu(), cut, strict=True)
-        )
+        on_device = tuple(prompt.to(self.device) for prompt in prompts)
+        seq = Sequences(prompts=on_device, group=group, tokens=drawn.tokens, mask=drawn.mask)
+        pieces = self.pieces(seq)
         return Rollouts(
-            seq=Sequences(
-                prompts=tuple(prompt.to(self.device) for prompt in prompts),
-                group=group,
-                tokens=drawn.tokens,
-                mask=drawn.mask,
-            ),
+            seq=seq,
             problems=tuple(problems),
             text=tuple("".join(row) for row in pieces),
             pieces=pieces,
@@ -255,24 +250,29 @@ class LanguageModel:
             ended: as in `tokenize`.
         """
         ended = [True] * len(texts) if ended is None else ended
-        end = self.tokenizer.eos_token_id
-        rows = [
-            [*self.tokenizer(text, add_special_tokens=False)["input_ids"], *([end] if over else [])]
-            for text, over in zip(texts, ended, strict=True)
-        ]
-        prompts = tuple(_text.encode(self.tokenizer, p, self.sampling.system).to(self.device) for p in problems)
+        rows = [self.response_tokens(text, ended=over) for text, over in zip(texts, ended, strict=True)]
+        return self.arrange(problems, rows, group)
+
+    def response_tokens(self, text: str, *, ended: bool = True) -> list[int]:
+        """The tokens of a response, apart from any prompt, with the end token if it has `ended`."""
+        tokens = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return [*tokens, self.tokenizer.eos_token_id] if ended else tokens
+
+    def arrange(self, problems: Sequence[Problem], rows: Sequence[Sequence[int]], group: Sequence[int]) -> Sequences:
+        """As `tokenize_groups`, of N responses that are tokens already."""
+        prompts = [_text.encode(self.tokenizer, problem, self.sampling.system) for problem in problems]
         _limits.check_given(self.network, [problems[g] for g in group], [prompts[g] for g in group], rows)
-        tokens = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.int64)
-        mask = torch.zeros_like(tokens, dtype=torch.bool)
-        for i, row in enumerate(rows):
-            tokens[i, : len(row)] = torch.tensor(row, dtype=torch.int64)
-            mask[i, : len(row)] = True
-        return Sequences(
-            prompts=prompts,
-            group=torch.tensor(list(group), dtype=torch.int64, device=self.device),
-            tokens=tokens.to(self.device),
-            mask=mask.to(self.device),
-        )
+        return _given.arranged(prompts, rows, group, self.device)
+
+    def room(self, problem: Problem) -> int | None:
+        """How many tokens a response to this problem can have; None = the network knows no limit."""
+        context: int | None = getattr(self.network.config, "max_position_embeddings", None)
+        return None if context is None else context - len(_text.encode(self.tokenizer, problem, self.sampling.system))
+
+    def pieces(self, seq: Sequences) -> tuple[tuple[str, ...], ...]:
+        """The text each token of N responses added, up to the last that counts; see `Rollouts.pieces`."""
+        rows = zip(seq.tokens.tolist(), lengths(seq).tolist(), strict=True)
+        return tuple(_text.pieces(self.tokenizer, row[:n]) for row, n in rows)
 
     # Scoring and learning
 

@@ -12,6 +12,7 @@ from reckon.tasks._killable import CrashedError, Killable, TimedOutError
 from reckon.tasks._math import Math
 from reckon.tasks._mixture import Mixture
 from reckon.tasks._numbers import numbers
+from reckon.tasks._rows import Row, prompt_key, read_rows
 from reckon.tasks._rules import Rules
 from reckon.tasks._splits import split_of
 from reckon.tasks._sums import ChainArithmetic, Largest, RunningSums
@@ -50,6 +51,7 @@ __all__ = [
     "Mixture",
     "Number",
     "ReasoningGym",
+    "Row",
     "Rules",
     "RunningSums",
     "Set",
@@ -62,5 +64,7 @@ __all__ = [
     "extract_boxed",
     "is_answer",
     "numbers",
+    "prompt_key",
+    "read_rows",
     "split_of",
 ]

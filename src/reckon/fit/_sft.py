@@ -1,4 +1,4 @@
-"""Offline learning: rows in, a loss, a step."""
+"""Supervised fine-tuning without a run: the warm-up of a recipe."""
 
 from __future__ import annotations
 

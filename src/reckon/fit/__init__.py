@@ -1,0 +1,45 @@
+"""Offline learning: rows in, a loss, a step. Imitation, preferences, and every judge that is learned from labels."""
+
+from reckon.fit._calibrate import Calibration, read_logits, recalibrate
+from reckon.fit._draw import Scored, balanced, by_buckets, by_problem, pairs
+from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, StepRewards
+from reckon.fit._loop import Plan, fit, measure, schedule, shuffled
+from reckon.fit._reference import CachedReference
+from reckon.fit._rows import Example, Paired, Prefix, Stepwise, Unpaired
+from reckon.fit._scores import BradleyTerry, OutcomeBCE, OutcomeSteps, PrefixValues, StepLabels
+from reckon.fit._sft import negative_log_likelihood, sft
+
+__all__ = [
+    "KTO",
+    "SFT",
+    "BradleyTerry",
+    "CachedReference",
+    "Calibration",
+    "Example",
+    "FitLoss",
+    "ImplicitCE",
+    "OutcomeBCE",
+    "OutcomeSteps",
+    "Paired",
+    "Plan",
+    "Preference",
+    "Prefix",
+    "PrefixValues",
+    "Scored",
+    "StepLabels",
+    "StepRewards",
+    "Stepwise",
+    "Unpaired",
+    "balanced",
+    "by_buckets",
+    "by_problem",
+    "fit",
+    "measure",
+    "negative_log_likelihood",
+    "pairs",
+    "read_logits",
+    "recalibrate",
+    "schedule",
+    "sft",
+    "shuffled",
+]
