@@ -1,9 +1,44 @@
 """What turns cheap checks into labels: Monte-Carlo values of prefixes, agreement of verifiers, corrupted answers."""
 
+from reckon.annotate._agreement import Against, Agreement, against_gold, agreement
+from reckon.annotate._corrupt import REWRITE, ChangeNumber, Corruptor, DeleteStep, Reader, Rewriter, Then, answer_of
 from reckon.annotate._cost import Budget, Cost, predict_rollouts
 from reckon.annotate._draw import Continues, Drawing
+from reckon.annotate._hybrid import (
+    JUDGE,
+    AnnotationPolicy,
+    AnnotationReport,
+    AskedVerifier,
+    Tally,
+    TaskVerifier,
+    Triple,
+    Verifier,
+    annotate,
+    triples_of,
+)
+from reckon.annotate._operators import SwapOperator
+from reckon.annotate._pairs import (
+    Pair,
+    Pairs,
+    Positive,
+    build_pairs,
+    choose_positives,
+    pairs_of,
+    rejected_pairs,
+    why_refused,
+)
 from reckon.annotate._pits import FirstPit, label_first_pits
+from reckon.annotate._predict import Predictability, best_threshold, predictability
 from reckon.annotate._prefixes import label_prefixes, rollouts_needed
+from reckon.annotate._provers import (
+    Actions,
+    Counts,
+    ProverQuality,
+    best_of_k_errors,
+    best_of_k_provers,
+    label_actions,
+    other_provers,
+)
 from reckon.annotate._records import (
     PREFIXES,
     Labels,
@@ -14,23 +49,78 @@ from reckon.annotate._records import (
     records_from,
     write_labels,
 )
+from reckon.annotate._step_labels import (
+    best_of_k_labels,
+    confidence_labels,
+    hard_labels,
+    outcome_labels,
+    soft_labels,
+    step_rows,
+)
 
 __all__ = [
+    "JUDGE",
     "PREFIXES",
+    "REWRITE",
+    "Actions",
+    "Against",
+    "Agreement",
+    "AnnotationPolicy",
+    "AnnotationReport",
+    "AskedVerifier",
     "Budget",
+    "ChangeNumber",
     "Continues",
+    "Corruptor",
     "Cost",
+    "Counts",
+    "DeleteStep",
     "Drawing",
     "FirstPit",
     "Labels",
+    "Pair",
+    "Pairs",
+    "Positive",
+    "Predictability",
     "PrefixLabel",
+    "ProverQuality",
+    "Reader",
+    "Rewriter",
+    "SwapOperator",
+    "Tally",
+    "TaskVerifier",
+    "Then",
+    "Triple",
     "Values",
+    "Verifier",
+    "against_gold",
+    "agreement",
+    "annotate",
+    "answer_of",
+    "best_of_k_errors",
+    "best_of_k_labels",
+    "best_of_k_provers",
+    "best_threshold",
+    "build_pairs",
+    "choose_positives",
+    "confidence_labels",
+    "hard_labels",
+    "label_actions",
     "label_first_pits",
     "label_prefixes",
+    "other_provers",
+    "outcome_labels",
+    "pairs_of",
     "predict_rollouts",
+    "predictability",
     "prefix_table",
     "read_labels",
     "records_from",
+    "rejected_pairs",
     "rollouts_needed",
+    "soft_labels",
+    "step_rows",
+    "triples_of",
+    "why_refused",
     "write_labels",
 ]
