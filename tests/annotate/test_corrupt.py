@@ -98,7 +98,7 @@ def test_a_swapped_operator_alone():
 
 
 def test_multiplication_comes_first_and_other_signs_are_read():
-    """2 + 3 × 4 = 14. For +: 2 - 12 is below 0, 2 * 3 * 4 is 24, 2 / 3 * 4 is none. For ×: 2 + 3 + 4 = 9, 2 + 3 - 4 = 1."""
+    """2 + 3 × 4 = 14. For +: 2 - 12 is below 0, 2 * 3 * 4 = 24. For ×: 2 + 3 + 4 = 9, 2 + 3 - 4 = 1. / gives none."""
     assert set(many(SwapOperator(), "2 + 3 × 4 = 14, so 14.")) == {
         "2 * 3 × 4 = 24, so 24.",
         "2 + 3 + 4 = 9, so 9.",

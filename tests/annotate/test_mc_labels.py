@@ -53,7 +53,7 @@ def test_records_of_two_seeds_by_hand():
     for trace in (0, 1):
         last = labels.records[4 * trace + 3]
         right = int(task.check(last.problem, rollouts.text[trace]).outcome)
-        assert last.tokens == (*map(ord, rollouts.text[trace]), 0)
+        assert last.tokens == tuple(map(ord, rollouts.text[trace]))  # its end token is no part of a prefix
         assert (last.n_drawn, last.n_mc, last.n_correct, last.outcome) == (0, 5, 5 * right, right)
 
 
@@ -317,7 +317,7 @@ def test_damaged_files_are_named(tmp_path):
 def test_bad_input_is_told_in_a_sentence():
     policy, task = ChainPolicy(), chain()
     rollouts = seeds(policy, task)
-    with pytest.raises(InputError, match="`n_mc` is 0; a label needs at least 1 completion"):
+    with pytest.raises(InputError, match="`n_mc` is 0; it must be at least 1"):
         label_prefixes(policy, task, rollouts, COMMA, 0, Rng((0,)))
     with pytest.raises(InputError, match="the seeds alone cost 4 rollouts"):
         label_prefixes(policy, task, rollouts, COMMA, 1, Rng((0,)), budget=Budget(rollouts=3))

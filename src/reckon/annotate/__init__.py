@@ -16,6 +16,7 @@ from reckon.annotate._hybrid import (
     annotate,
     triples_of,
 )
+from reckon.annotate._make import make_labels
 from reckon.annotate._operators import SwapOperator
 from reckon.annotate._pairs import (
     Pair,
@@ -108,6 +109,7 @@ __all__ = [
     "label_actions",
     "label_first_pits",
     "label_prefixes",
+    "make_labels",
     "other_provers",
     "outcome_labels",
     "pairs_of",

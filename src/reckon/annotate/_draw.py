@@ -79,7 +79,7 @@ class Trace:
     ends: tuple[int, ...]  # the index of each step's last token
     texts: tuple[str, ...]  # of each step
     whole: bool  # nothing can follow its last token
-    trailing: int  # end tokens behind the text: 0 or 1
+    trailing: int  # end or stop tokens behind the text: 0 or 1
     outcome: int | None = None  # 1 right, 0 wrong, None unknown
 
     @property
@@ -88,8 +88,13 @@ class Trace:
         return len(self.ends)
 
     def prefix(self, step: int) -> tuple[int, ...]:
-        """The tokens up to the end of a step; 0 = the empty prefix."""
-        return self.tokens[: self.ends[step - 1] + 1] if step else ()
+        """The tokens up to the end of a step; 0 = the empty prefix. A whole response is without its end token.
+
+        A value is that of a text: a verifier is read before the end token, and nothing is gone on from behind it.
+        """
+        if step == 0:
+            return ()
+        return self.tokens[: self.ends[step - 1] + 1 - (self.trailing if step == self.steps else 0)]
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,7 @@ def make_trace(problem: Problem, completion: Completion, splitter: Splitter, dra
         ends=tuple(ends),
         texts=tuple("".join(pieces[start : end + 1]) for start, end in zip(starts, ends, strict=False)),
         whole=full or drawing.ended == "check",
-        trailing=int(completion.end == End.EOS and bool(pieces) and not pieces[-1]),
+        trailing=int(completion.end != End.LENGTH and bool(pieces) and not pieces[-1]),
         outcome=completion.outcome,
     )
 

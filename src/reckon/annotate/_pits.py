@@ -138,11 +138,11 @@ def _promising(
     wanted: dict[Key, Problem] = {}
     unread = 0
     for place, trace in enumerate(traces):
-        keys = {key for key in keys_of(trace, trace.steps, drawer.drawing) if key is not None}
+        keys = {key for key in keys_of(trace, trace.steps) if key is not None}
         if not drawer.purse.affords(len(keys | set(wanted)) * seek.n_rough):
             unread = len(traces) - place
             break
-        for key in keys_of(trace, trace.steps, drawer.drawing):
+        for key in keys_of(trace, trace.steps):
             if key is not None:
                 wanted.setdefault(key, trace.problem)
     asked = [(problem, prefix) for (_, prefix), problem in wanted.items()]
@@ -172,7 +172,7 @@ def _affordable(drawer: Drawer, hunts: Sequence[_Hunt], seek: FirstPit, n_mc: in
     for hunt in hunts:
         between = hunt.high - hunt.low - 1  # the last prefix is known to be lost: the response ended wrong
         looks = between if seek.search == "linear" else math.ceil(math.log2(between + 1))
-        labels = sum(key is not None for key in keys_of(hunt.trace, hunt.high, drawer.drawing))
+        labels = sum(key is not None for key in keys_of(hunt.trace, hunt.high))
         worst += looks * seek.looks + labels * n_mc
         if not drawer.purse.affords(worst):
             break

@@ -95,7 +95,7 @@ def rollouts_needed(rollouts: Rollouts, splitter: Splitter, n_mc: int, drawing: 
     drawn = [
         (group // drawing.problems_per_chunk, key)  # nothing is shared across chunks
         for trace, group in zip(traces, rollouts.seq.group.tolist(), strict=True)
-        for key in keys_of(trace, trace.steps, drawing)
+        for key in keys_of(trace, trace.steps)
         if key is not None
     ]
     return len(traces) + n_mc * len(set(drawn) if drawing.share else drawn)
@@ -126,7 +126,7 @@ class Table:
 
     def want(self, trace: Trace, depth: int) -> bool:
         """Puts down every prefix up to step `depth`; False, and nothing is put down, if the purse cannot pay."""
-        keys = keys_of(trace, depth, self.drawer.drawing)
+        keys = keys_of(trace, depth)
         fresh = {key for key in keys if key is not None and not (self.share and key in self._known)}
         more = len(fresh) if self.share else sum(key is not None for key in keys)
         if not self.drawer.purse.affords((len(self._wanted) + more) * self.n_mc):
@@ -271,22 +271,16 @@ def traces_of(rollouts: Rollouts, splitter: Splitter, drawing: Drawing) -> list[
     ]
 
 
-def keys_of(trace: Trace, depth: int, drawing: Drawing) -> list[Key | None]:
+def keys_of(trace: Trace, depth: int) -> list[Key | None]:
     """What is to be drawn for each prefix up to step `depth`; None = nothing, since the response has ended there."""
     keys: list[Key | None] = []
     for step in range(depth + 1):
-        prefix = trace.prefix(step)
-        last = step == trace.steps
-        if last and step and trace.whole:  # an empty response has ended too, but its empty prefix has not
-            keys.append(None)
-            continue
-        if last and step and drawing.ended == "draw":
-            prefix = prefix[: len(prefix) - trace.trailing]
-        keys.append((trace.problem.id, prefix))
+        over = 0 < step == trace.steps and trace.whole  # an empty response has ended too, its empty prefix has not
+        keys.append(None if over else (trace.problem.id, trace.prefix(step)))
     return keys
 
 
 def check_count(name: str, value: int) -> None:
-    """Raises InputError for a number of completions below 1."""
+    """Raises InputError for a number below 1."""
     if value < 1:
-        raise InputError(f"`{name}` is {value}; a label needs at least 1 completion.")
+        raise InputError(f"`{name}` is {value}; it must be at least 1.")

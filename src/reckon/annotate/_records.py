@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,6 +106,16 @@ class Labels:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def __str__(self) -> str:
+        known = [record.q_hat for record in self.records if record.n_mc]
+        low = sum(q < 0.5 for q in known)
+        text = f"{len(self.records):,} labels for {self.cost}"
+        if known:
+            text += f"; mean value {sum(known) / len(known):.3f}, {100 * low / len(known):.0f}% below one half"
+        if len(known) < len(self.records):
+            text += f"; {len(self.records) - len(known):,} unknown"
+        return text + (f"; {self.left_out:,} left out by the budget" if self.left_out else "")
 
     def values(self, source: Source = "seed") -> Values:
         """The counts of each trace by step, in order of the traces."""
@@ -231,7 +242,8 @@ def put(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise RunError(
             f"{path} could not be written ({error.strerror or error}). Mend that and start again: labels that were "
             "written before are not made again."
