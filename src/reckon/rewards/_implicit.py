@@ -11,9 +11,9 @@ import torch
 
 from reckon.errors import InputError
 from reckon.process import How, aggregate, q_values
-from reckon.rewards._judges_reading import check_splitter, check_tokens, steps_of
+from reckon.rewards._judges_reading import Scorer, check_splitter, check_tokens, steps_of
 from reckon.steps import Splitter, Steps, at_ends, over_steps
-from reckon.types import Batch, Model, Stream
+from reckon.types import Batch, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,9 +32,9 @@ class ImplicitReward:
     where they pay for what is likely anyway.
     """
 
-    model: Model
+    model: Scorer
     _: KW_ONLY
-    reference: Model | None = None  # what `model` was trained from; with LoRA `model.reference()`. None: reference-free
+    reference: Scorer | None = None  # what `model` was trained from; with LoRA `model.reference()`
     beta: float = 0.05  # as in training
     splitter: Splitter | None = None  # where steps end; needed by all that reads steps
     per: Literal["token", "step", "response"] = "token"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from reckon.errors import InputError
 from reckon.rewards._classifier import TooLong, context_of, fitted_tokens
 from reckon.steps import Splitter, Steps, split_rollouts
-from reckon.types import Batch, Model, Sequences
+from reckon.types import Batch, Outputs, Sequences, Want
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,49 @@ if TYPE_CHECKING:
     from reckon.models import LanguageModel
 
 
-def check_head(kind: str, model: Model) -> None:
+class Scorer(Protocol):
+    """What a judge reads: a model, a frozen reference, or a calibrated model."""
+
+    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
+        """What it says about `seq`, without gradients."""
+        ...
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A model whose head is read as logit / temperature + bias, so that its sigmoid is a probability again.
+
+    For a head that was trained on weighted rows: a judge that takes differences of probabilities, or best-of-K of them,
+    is wrong by more than a level otherwise. `reckon.fit.recalibrate` finds both numbers.
+    """
+
+    model: Scorer
+    temperature: float = 1.0
+    bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_head("calibrated", self.model)
+        if not (self.temperature > 0 and math.isfinite(self.temperature) and math.isfinite(self.bias)):
+            raise InputError(
+                f"calibrated: `temperature` is {self.temperature} and `bias` {self.bias}; both must be finite, and the "
+                "temperature above 0."
+            )
+
+    @property
+    def tokenizer(self) -> object:
+        """The model's own."""
+        return getattr(self.model, "tokenizer", None)
+
+    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
+        """The model's, with values and scores calibrated."""
+        found = self.model.outputs(seq, want)
+        return replace(found, values=self._read(found.values), scores=self._read(found.scores))
+
+    def _read(self, logits: Tensor | None) -> Tensor | None:
+        return None if logits is None else logits / self.temperature + self.bias
+
+
+def check_head(kind: str, model: Scorer) -> None:
     """Raises InputError for a model that has no value head to read a score with."""
     if getattr(model, "head", model) is None:
         raise InputError(
@@ -37,7 +80,7 @@ def check_splitter(kind: str, splitter: Splitter) -> None:
         )
 
 
-def check_tokens(kind: str, model: Model, batch: Batch) -> None:
+def check_tokens(kind: str, model: Scorer, batch: Batch) -> None:
     """Raises InputError where the batch's tokens are not those of the model's tokenizer.
 
     A judge reads the very tokens the policy wrote. Under another tokenizer they are other words, and its scores noise

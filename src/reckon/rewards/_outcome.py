@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from reckon.errors import InputError
-from reckon.rewards._judges_reading import check_head, check_tokens, last_tokens
-from reckon.types import Batch, End, Model, Stream
+from reckon.rewards._judges_reading import Scorer, check_head, check_tokens, last_tokens
+from reckon.types import Batch, End, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ class OutcomeModel:
     units of the finished reward: it comes after center, scale and sigmoid.
     """
 
-    model: Model
+    model: Scorer
     _: KW_ONLY
     probability: bool = False
     center: float = 0.0

@@ -12,9 +12,9 @@ import torch
 from reckon.errors import InputError
 from reckon.process import aggregate, best_of_k, effective_reward, step_advantages, with_outcome
 from reckon.rewards._implicit import on_last_tokens
-from reckon.rewards._judges_reading import check_head, check_splitter, check_tokens, steps_of
+from reckon.rewards._judges_reading import Scorer, check_head, check_splitter, check_tokens, steps_of
 from reckon.steps import Splitter, Steps, at_ends, split_rollouts, spread
-from reckon.types import Batch, Model, Outputs, Stream
+from reckon.types import Batch, Outputs, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class StepModel:
     number of steps, and a policy trained on it learns to write many: for training take "min", or `StepAdvantage`.
     """
 
-    model: Model
+    model: Scorer
     _: KW_ONLY
     splitter: Splitter  # as in training
     per: Literal["response", "step"] = "response"
@@ -91,10 +91,10 @@ class StepAdvantage:
     (NaN).
     """
 
-    verifier: Model
+    verifier: Scorer
     _: KW_ONLY
     splitter: Splitter  # as in training
-    prover: Model | None = None  # another policy's verifier; None = the verifier's own policy
+    prover: Scorer | None = None  # another policy's verifier; None = the verifier's own policy
     prover_k: int = 1
     alpha: float = 1.0  # the paper trains with 3 to 5 and searches with 0.2 to 0.5
     exact_last: bool = False  # the value after the last step is the batch's outcome, where it is known
@@ -145,7 +145,7 @@ class StepAdvantage:
         return with_outcome(values, batch.outcome.to(values.device)) if self.exact_last else values
 
     @staticmethod
-    def _read(model: Model, batch: Batch, steps: Steps) -> Tensor:
+    def _read(model: Scorer, batch: Batch, steps: Steps) -> Tensor:
         check_tokens("step_advantage", model, batch)
         outputs = model.outputs(batch.seq, ("values", "scores"))
         assert outputs.values is not None

@@ -1,0 +1,167 @@
+"""Judges as `reckon fit` leaves them: a model's folder and judge.json."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from judge_models import answered, language_model
+
+from reckon.errors import InputError, MissingError
+from reckon.rewards._implicit import ImplicitReward
+from reckon.rewards._judges import KEYS, load_judge
+from reckon.rewards._judges_reading import Calibrated
+from reckon.rewards._outcome import OutcomeModel
+from reckon.rewards._process_models import StepAdvantage, StepModel
+from reckon.rewards._reference_based import ReferenceBased
+from reckon.steps import Pattern
+from reckon.types import Problem
+
+PROBLEMS = [Problem(id="a", prompt="1+2=", answer="3"), Problem(id="b", prompt="say it: ", answer="x")]
+TEXTS = ["3", "3 or\nso", "", "x;y;\nz"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A fitted model with a head, and the reference it came from."""
+    folder = tmp_path_factory.mktemp("judges")
+    model, reference = language_model(), language_model(head=False, seed=1)
+    model.save_pretrained(folder / "judge")
+    reference.save_pretrained(folder / "start")
+    batch = answered(model, PROBLEMS, TEXTS, group=[0, 0, 1, 1])
+    return folder / "judge", model, reference, batch
+
+
+def values(reward, batch):
+    return next(iter(reward.score(batch).values())).values.nan_to_num(9)
+
+
+def say(folder, **about):
+    (folder / "judge.json").write_text(json.dumps(about))
+    return folder
+
+
+CASES = [
+    (
+        {"kind": "implicit_reward", "beta": 0.5, "reference": "../start", "splitter": ";"},
+        {"per": "response", "how": "mean"},
+        lambda model, reference: ImplicitReward(
+            model, reference=reference, beta=0.5, splitter=Pattern(";"), per="response", how="mean"
+        ),
+    ),
+    ({"kind": "implicit_reward", "reference": None}, {}, lambda model, _: ImplicitReward(model, beta=0.05)),
+    ({"kind": "outcome_model", "center": 0.5}, {}, lambda model, _: OutcomeModel(model, center=0.5)),
+    (
+        {"kind": "step_model", "end_token": False, "about": {"rows": 7}},
+        {"per": "step"},
+        lambda model, _: StepModel(model, splitter=Pattern(), end_token=False, per="step"),
+    ),
+    (
+        {"kind": "step_advantage", "splitter": ";", "temperature": 2.0, "bias": -1},
+        {},
+        lambda model, _: StepAdvantage(Calibrated(model, temperature=2, bias=-1), splitter=Pattern(";")),
+    ),
+    (
+        {"kind": "reference_based", "show_reference": False, "keep": [1, 1]},
+        {},
+        lambda model, _: ReferenceBased(model, reference=False, keep=(1, 1)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("about", "choices", "same"), CASES, ids=lambda case: str(case)[:40])
+def test_a_judge_opens_as_it_was_trained(models, about, choices, same):
+    folder, model, reference, batch = models
+    judge, by_hand = load_judge(say(folder, **about), **choices, device="cpu"), same(model, reference)
+    assert type(judge) is type(by_hand)
+    assert torch.allclose(values(judge, batch), values(by_hand, batch), atol=1e-5)
+    assert values(judge, batch).abs().max() > 0
+
+
+def test_more_can_be_set_when_it_is_open(models):
+    folder, *_, batch = models
+    judge = replace(load_judge(say(folder, kind="step_advantage"), device="cpu"), prover_k=4, rank=True)
+    assert list(judge.score(batch)) == ["step_advantage", "value"]
+
+
+def test_a_calibrated_model_is_read_as_logit_over_temperature_plus_bias(models):
+    _, model, _, batch = models
+    plain = OutcomeModel(model).logits(batch)
+    assert torch.allclose(OutcomeModel(Calibrated(model, temperature=4, bias=0.25)).logits(batch), plain / 4 + 0.25)
+    for wrong in ({"temperature": 0}, {"temperature": float("inf")}, {"bias": float("nan")}):
+        with pytest.raises(InputError, match="both must be finite, and the temperature above 0"):
+            Calibrated(model, **wrong)
+    with pytest.raises(InputError, match="calibrated: its model has no value head"):
+        Calibrated(language_model(head=False))
+
+
+@pytest.mark.parametrize(
+    ("about", "says"),
+    [
+        (
+            {"kind": "oracle"},
+            r"judge.json: `kind` is 'oracle', which is no judge here. There are implicit_reward, outcome",
+        ),
+        ({}, r"`kind` is None"),
+        ({"kind": ["implicit_reward"]}, r"`kind` is \['implicit_reward'\]"),
+        (
+            {"kind": "implicit_reward", "betta": 1},
+            r"`betta` is not a setting of 'implicit_reward'. Did you mean `beta`\?",
+        ),
+        ({"kind": "outcome_model", "keep": None}, r"`keep` is not a setting of 'outcome_model'. It has center, temp"),
+        ({"kind": "implicit_reward", "beta": "x"}, r"`beta` is 'x'; it must be a number"),
+        ({"kind": "implicit_reward", "beta": True}, r"`beta` is True; it must be a number"),
+        ({"kind": "implicit_reward", "beta": -1}, r"`beta` is -1.0; it must be above 0"),
+        ({"kind": "implicit_reward", "reference": 3}, r"`reference` is 3; it must be text"),
+        ({"kind": "implicit_reward", "splitter": "("}, r"'\(' that ends a step is no regular expression"),
+        ({"kind": "step_model", "end_token": 1}, r"`end_token` is 1; it must be true or false"),
+        ({"kind": "reference_based", "keep": [1]}, r"`keep` is \[1\]; it must be two whole numbers, or null"),
+    ],
+)
+def test_a_damaged_description_is_one_sentence(models, about, says):
+    folder, *_ = models
+    with pytest.raises(InputError, match=says):
+        load_judge(say(folder, **about), device="cpu")
+
+
+def test_a_file_that_is_no_json_and_a_list_that_is_no_description(models):
+    folder, *_ = models
+    (folder / "judge.json").write_text("{")
+    with pytest.raises(InputError, match=r"judge.json is damaged: .* Fit the judge again"):
+        load_judge(folder)
+    (folder / "judge.json").write_text("[]")
+    with pytest.raises(InputError, match="`kind` is None"):
+        load_judge(folder)
+
+
+def test_a_folder_without_a_description_or_none_at_all(models, tmp_path):
+    with pytest.raises(MissingError, match=r"has no judge.json, so nobody knows what judge its model is"):
+        load_judge(tmp_path)
+    with pytest.raises(MissingError, match=r"it is no folder\. Name one that `reckon fit` has written"):
+        load_judge(tmp_path / "nowhere")
+
+
+def test_a_choice_it_does_not_have(models):
+    folder, *_ = models
+    with pytest.raises(InputError, match="of kind 'outcome_model', which has no `per`"):
+        load_judge(say(folder, kind="outcome_model"), per="step", device="cpu")
+
+
+def test_a_model_saved_without_its_head(models, tmp_path):
+    language_model(head=False).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="has no value head, or one that never learned"):
+        load_judge(say(tmp_path, kind="outcome_model"), device="cpu")
+    assert isinstance(load_judge(say(tmp_path, kind="implicit_reward"), device="cpu"), ImplicitReward)
+
+
+def test_without_safetensors_nothing_is_opened(models, tmp_path):
+    language_model().save_pretrained(tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "value_head.safetensors").unlink()
+    with pytest.raises(InputError, match="pickled"):
+        load_judge(say(tmp_path, kind="outcome_model"))
+
+
+def test_every_kind_has_a_case():
+    assert {about["kind"] for about, _, _ in CASES} == set(KEYS)
