@@ -120,7 +120,7 @@ def test_nesting_by_odds_equals_all_at_once(z):
     assert c.or_(pair).tolist() == pytest.approx(c.or_(z).tolist(), rel=1e-9, abs=1e-12)
 
 
-@pytest.mark.parametrize("a", [-1e-12, -1e-3, -0.5, -math.log(2), -0.7, -5.0, -40.0, -700.0])
+@pytest.mark.parametrize("a", [-1e-12, -1e-3, -0.5, -math.log(2), -0.7, -5.0, -20.0, -40.0, -700.0])
 def test_log1mexp_in_both_branches(a):
     """Against exact arithmetic: 1 - exp(a) as a series, sum of (-1)^(k+1) |a|^k / k!, in rationals."""
     from fractions import Fraction
@@ -169,6 +169,9 @@ def test_a_certain_or_is_not_lost_below():
     assert c.and_odds(z).item() == pytest.approx(150.0)  # 1 - p = e^-200 + e^-150
     assert c.or_odds(z).item() == pytest.approx(350.0)  # 1 - p = e^-350
     assert c.not_(c.or_odds(z)).item() == pytest.approx(-350.0)
+    # 1 - p = 2 e^-200 + .5 e^-150: log odds 150 - log .5 = 150.693147
+    assert c.and_odds(z, torch.tensor([2.0, 0.5])).item() == pytest.approx(150.693147)
+    assert c.and_odds(torch.tensor([[200.0], [NAN]])).item() == pytest.approx(200.0)
 
 
 # -- what does not apply (2.4) --

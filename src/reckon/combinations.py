@@ -102,8 +102,8 @@ def log1mexp(a: Tensor) -> Tensor:
     below, and each loses them in the other's place. At 0 the value is -inf.
     """
     near = a > -math.log(2.0)
-    # Each branch sees only arguments of its own: the gradient of the branch not taken would be inf times 0.
-    close = torch.where(near, a, -0.5).expm1().neg().log()
+    close = a.expm1().neg().log()
+    # This one sees only arguments of its own: near 0 its gradient is infinite, and discarded it would be inf times 0.
     far = torch.log1p(-torch.where(near, -1.0, a).exp())
     return torch.where(near, close, far)
 

@@ -316,6 +316,9 @@ def test_random_numbers_depend_on_the_path_alone(make_batch):
     And({"x": Centered(reward=lone)}).assess(batch, Rng((1,)))
     And({"y": Centered(reward=Learner()), "x": Centered(reward=crowded)}).assess(batch, Rng((1,)))
     assert lone.number == crowded.number
+    one, other = Learner(), Learner()
+    And({"x": Centered(reward=one), "y": Centered(reward=other)}).assess(batch, Rng((1,)))
+    assert one.number != other.number
 
 
 def test_a_changed_tree_is_not_resumed():

@@ -190,6 +190,13 @@ def test_another_prompt_under_the_same_id_is_refused():
         fitted("1", "2", problems=[problem(0), problem(0, "other")])
 
 
+def test_the_prompt_is_the_key_where_ids_are_others():
+    """Data that come through another library have no ids of ours, but the same prompts."""
+    store = fitted("1", "2", how="mean")
+    assert levels(store, Problem(id="row 7", prompt="question 1")) == ([2.0], [True])
+    assert levels(store, Problem(id="p0", prompt="question 1")) == ([2.0], [True])
+
+
 def prompts_of_growing_length(n=12):
     return [problem(i, "x" * 2 ** (i % 6 + 1) + " " * i) for i in range(n)]
 

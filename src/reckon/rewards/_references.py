@@ -14,6 +14,7 @@ import torch
 
 from reckon.combinations import Level, level
 from reckon.errors import InputError, MissingError, RunError
+from reckon.rewards._combine_ridge import prompt_features, ridge
 from reckon.rewards._tree import restore, states
 from reckon.types import Batch, End, Json, Problem, Reward, Rng, Rollouts, Seen, Sequences, State, Stream, Task
 
@@ -178,15 +179,15 @@ class ReferenceStore:
             [N] float32 levels, and [N] bool, True where the problem has samples of its own.
 
         Raises:
-            InputError: no such reward, or a problem's prompt is not the one it had when its samples were drawn.
+            InputError: no such reward, or a problem's prompt is not the one it had when its samples were drawn, and
+                none of theirs.
         """
         key = self.check_key(key)
         stored = self._levels[key]
-        known = [self._known(key, problem) for problem in problems]
-        self.missing += known.count(False)
+        ids = self._ids(key, problems)
         fallback = self._fallback(key)
-        values = [stored[p.id] if there else fallback(p) for p, there in zip(problems, known, strict=True)]
-        return torch.tensor(values, dtype=torch.float32), torch.tensor(known, dtype=torch.bool)
+        values = [fallback(p) if name is None else stored[name] for p, name in zip(problems, ids, strict=True)]
+        return torch.tensor(values, dtype=torch.float32), torch.tensor([name is not None for name in ids])
 
     def samples(self, key: str, problems: Sequence[Problem]) -> tuple[Tensor, Tensor]:
         """As `levels`, but the samples' rewards themselves, [J, N] float32, NaN where a problem has fewer.
@@ -195,17 +196,16 @@ class ReferenceStore:
         """
         key = self.check_key(key)
         stored = self._samples[key]
-        known = [self._known(key, problem) for problem in problems]
-        self.missing += known.count(False)
+        ids = self._ids(key, problems)
         fallback = self._fallback(key)
-        rows = [stored[p.id] if there else [fallback(p)] for p, there in zip(problems, known, strict=True)]
+        rows = [[fallback(p)] if name is None else stored[name] for p, name in zip(problems, ids, strict=True)]
         height = max(map(len, rows))
         padded = [row + [math.nan] * (height - len(row)) for row in rows]
-        return torch.tensor(padded, dtype=torch.float32).T, torch.tensor(known, dtype=torch.bool)
+        return torch.tensor(padded, dtype=torch.float32).T, torch.tensor([name is not None for name in ids])
 
     def explained(self, key: str = "") -> float:
         """Share of the levels' variance that "ridge" explains on levels it has not seen; 0 or below = useless."""
-        return _ridge(self._table(self.check_key(key)))[1]
+        return ridge(self._table(self.check_key(key)))[1]
 
     def check_key(self, key: str) -> str:
         """The reward's name, or that of the only one for "".
@@ -325,7 +325,7 @@ class ReferenceStore:
                 raise RunError(
                     f"references: the problem {problem.id!r} stands twice, with two prompts. Make ids unique."
                 )
-            self._features[problem.id] = _features(problem)
+            self._features[problem.id] = prompt_features(problem)
             rows = rollouts.seq.group == group
             for key, stream in streams.items():
                 if stream.values.ndim != 1:
@@ -359,14 +359,21 @@ class ReferenceStore:
             else:
                 self._levels[key] = dict.fromkeys(rows, of([value for row in rows.values() for value in row]))
 
-    def _known(self, key: str, problem: Problem) -> bool:
-        there = problem.id in self._samples[key]
-        if there and self._prompts[problem.id] != fingerprint(problem):
-            raise InputError(
-                f"references: the problem {problem.id!r} has another prompt than when its samples were drawn. Use the"
-                " data they were drawn for, or fit a new store before training."
-            )
-        return there
+    def _ids(self, key: str, problems: Sequence[Problem]) -> list[str | None]:
+        """Under which id each problem's samples are stored: its own, or that of another with the same prompt."""
+        by_prompt = {mark: name for name, mark in self._prompts.items()}
+        ids = []
+        for problem in problems:
+            mark = fingerprint(problem)
+            name = problem.id if self._prompts.get(problem.id) == mark else by_prompt.get(mark)
+            if name is None and problem.id in self._prompts:
+                raise InputError(
+                    f"references: the problem {problem.id!r} has another prompt than when its samples were drawn. Use"
+                    " the data they were drawn for, or fit a new store before training."
+                )
+            ids.append(name if name in self._samples[key] else None)
+        self.missing += ids.count(None)
+        return ids
 
     def _fallback(self, key: str) -> Callable[[Problem], float]:
         """What a problem without samples gets."""
@@ -374,9 +381,9 @@ class ReferenceStore:
         if callable(model):
             return lambda problem: float(model(key, problem))
         if model == "ridge":
-            predict, explained = _ridge(self._table(key))
+            predict, explained = ridge(self._table(key))
             if explained > 0:
-                return lambda problem: predict(_features(problem))
+                return lambda problem: predict(prompt_features(problem))
         return lambda problem: middle
 
     def _table(self, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -455,32 +462,3 @@ def _batch(rollouts: Rollouts, task: Task | None) -> Batch:
     )
     train = torch.zeros_like(outcome, dtype=torch.bool)
     return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=0, verdicts=verdicts)
-
-
-def _features(problem: Problem) -> list[float]:
-    text = problem.prompt_text
-    letters = max(len(text), 1)
-    digits = sum(character.isdigit() for character in text) / letters
-    return [math.log(letters), math.log1p(len(text.split())), digits, math.log1p(text.count("\n"))]
-
-
-def _ridge(table: tuple[np.ndarray, np.ndarray]) -> tuple[Callable[[list[float]], float], float]:
-    """A ridge regression with penalty 1 on standardized features, and 1 - (left-out error) / variance of the mean's.
-
-    The errors of leaving each row out come from the hat matrix: e_i / (1 - H_ii).
-    """
-    features, targets = table
-    middle, spread = features.mean(axis=0), features.std(axis=0)
-    spread = np.where(spread > 0, spread, 1.0)
-    design = np.hstack([np.ones((len(features), 1)), (features - middle) / spread])
-    penalty = np.diag([0.0] + [1.0] * features.shape[1])
-    solve = np.linalg.solve(design.T @ design + penalty, design.T)
-    weights = solve @ targets
-    leverage = np.einsum("ij,ji->i", design, solve)
-    count = len(targets)
-    if count < 3:
-        return lambda row: float(targets.mean()), 0.0
-    left_out = ((targets - design @ weights) / (1 - leverage)) ** 2
-    by_mean = ((targets - targets.mean()) * count / (count - 1)) ** 2
-    explained = 1 - float(left_out.sum() / by_mean.sum()) if by_mean.sum() > 0 else 0.0
-    return lambda row: float(np.concatenate([[1.0], (np.array(row) - middle) / spread]) @ weights), explained
