@@ -1,0 +1,33 @@
+"""Choosing among responses, and searching for one step by step."""
+
+from reckon.search._beam import Beam, Continues, HeadValues, Searched, Values, beam_search
+from reckon.search._first_error import FirstErrors, find_threshold, first_error, first_error_f1
+from reckon.search._select import (
+    best_of_n,
+    expected_best_of_n,
+    expected_vote,
+    vote,
+    vote_weights,
+)
+from reckon.search._table import BestOfN, Curve, best_of_n_table
+
+__all__ = [
+    "Beam",
+    "BestOfN",
+    "Continues",
+    "Curve",
+    "FirstErrors",
+    "HeadValues",
+    "Searched",
+    "Values",
+    "beam_search",
+    "best_of_n",
+    "best_of_n_table",
+    "expected_best_of_n",
+    "expected_vote",
+    "find_threshold",
+    "first_error",
+    "first_error_f1",
+    "vote",
+    "vote_weights",
+]

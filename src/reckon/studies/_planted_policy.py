@@ -1,0 +1,178 @@
+"""A small network on the planted sequence, and the judge that knows each step's advantage exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from reckon.studies._planted import FOUND, LENGTH, WORDS, sample, states
+from reckon.types import (
+    Batch,
+    Columns,
+    Credit,
+    Loss,
+    Metrics,
+    Objective,
+    Outputs,
+    Problem,
+    Rng,
+    Rollouts,
+    Sequences,
+    State,
+    Stream,
+    Want,
+)
+
+Use: TypeAlias = Literal["nothing", "advantage", "return"]
+
+
+class NetworkPolicy:
+    """Three hidden layers over the tokens so far and the position, as a `Policy`: 160 -> 128 -> 128 -> 128 -> 15."""
+
+    def __init__(self, seed: int) -> None:
+        """Draws the weights from `seed`, whatever the global random state is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            sizes = [LENGTH * WORDS + LENGTH, 128, 128, 128, WORDS]
+            layers = [layer for a, b in pairwise(sizes) for layer in (nn.Linear(a, b), nn.ReLU())]
+            self.network = nn.Sequential(*layers[:-1])
+            for layer in self.network:
+                if isinstance(layer, nn.Linear):  # He et al. 2015, arXiv:1502.01852, as is usual with ReLU
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                    nn.init.zeros_(layer.bias)
+        self.renew()
+
+    def renew(self) -> None:
+        """Forgets the optimizer's moments."""
+        self._adam = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+
+    def log_law(self, tokens: Tensor) -> Tensor:
+        """[n, T, WORDS] float32: log-probabilities of each next token, given those before it; carries the gradient."""
+        n, size = tokens.shape
+        ones = nn.functional.one_hot(tokens, WORDS).float()  # [n, T, WORDS]
+        past = torch.zeros(n, size, LENGTH, WORDS)
+        for t in range(1, size):
+            past[:, t, :t] = ones[:, :t]
+        place = torch.eye(LENGTH)[:size].expand(n, -1, -1)
+        logits: Tensor = self.network(torch.cat([past.flatten(start_dim=2), place], dim=2))
+        return logits.log_softmax(dim=2)
+
+    def _law(self, tokens: Tensor, t: int) -> Tensor:
+        past = torch.zeros(len(tokens), LENGTH, WORDS)
+        past[:, :t] = nn.functional.one_hot(tokens[:, :t], WORDS)
+        place = torch.eye(LENGTH)[t].expand(len(tokens), -1)
+        probabilities: Tensor = self.network(torch.cat([past.flatten(start_dim=1), place], dim=1)).softmax(dim=1)
+        return probabilities
+
+    def sample(
+        self, problems: Sequence[Problem], k: int, rng: Rng, prefixes: Sequence[Sequence[int]] | None = None
+    ) -> Rollouts:
+        """Answers each of G problems k times."""
+        with torch.no_grad():
+            return sample(self._law, problems, k, rng, prefixes)
+
+    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
+        """Log-probs and entropy, without gradients."""
+        with torch.no_grad():
+            return self._forward(seq, tuple(want))
+
+    def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
+        """One Adam step on the sum of `loss` over all rows."""
+        self._adam.zero_grad()
+        value = loss(self._forward(seq, tuple(want)), columns).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        self._adam.step()
+        return {"policy/loss": float(value.detach())}
+
+    def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
+        """Learns from a batch in one step."""
+        del rng  # nothing is shuffled
+        columns = objective.prepare(replace(batch, on_policy=True), credit)
+        return self.step(batch.seq, columns, objective, objective.want)
+
+    def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
+        law = self.log_law(seq.tokens)
+        picked = law.gather(2, seq.tokens[:, :, None])[:, :, 0]
+        entropy = -(law.exp() * law).sum(dim=2)
+        return Outputs(
+            logprobs=torch.where(seq.mask, picked, 0.0) if "logprobs" in want else None,
+            entropy=torch.where(seq.mask, entropy, 0.0) if "entropy" in want else None,
+        )
+
+    def state_dict(self) -> State:
+        """The weights."""
+        return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes the weights up; Adam begins anew."""
+        self.network.load_state_dict(dict(state))
+        self.renew()
+
+
+def imitate(policy: NetworkPolicy, law_rollouts: Rollouts, batch: int) -> None:
+    """Supervised warm-up: one pass over sampled responses, so many a step."""
+
+    def loss(outputs: Outputs, columns: Columns) -> Tensor:
+        assert outputs.logprobs is not None
+        return -outputs.logprobs * columns["scale"]
+
+    seq = law_rollouts.seq
+    for rows in torch.arange(len(seq.tokens)).split(batch):
+        part = seq.take(rows)
+        scale = part.mask / part.mask.sum()
+        policy.step(part, {"scale": scale}, loss)
+    policy.renew()
+
+
+class ExactJudge:
+    """The verdict, and what each step did to a prover's chance of success, read from the table.
+
+    With "advantage" a step is credited with its own A less the policy's mean of A there, which leaves
+    Q(s, a) - E_pi Q(s, .): exact control of variance, as the prover's own value would not have mean 0 under the policy.
+    With "return" A is given as a reward of its token, to be summed into returns: the mistake.
+    """
+
+    def __init__(self, policy: NetworkPolicy, q: Tensor, v: Tensor, use: Use, alpha: float) -> None:
+        """Takes the tables of the prover.
+
+        Args:
+            policy: whose mean is taken off.
+            q: [LENGTH, 6, WORDS] float64, the prover's.
+            v: [LENGTH + 1, 6] float64, the same prover's.
+            use: what is done with the advantages.
+            alpha: multiplies them.
+        """
+        self._policy = policy
+        self._q = q
+        self._advantages = q - v[:LENGTH, :, None]
+        self._use = use
+        self._alpha = alpha
+
+    def score(self, batch: Batch) -> Mapping[str, Stream]:
+        """One number for the response; with a prover one for each token."""
+        streams = {"correct": Stream(values=batch.outcome)}
+        if self._use == "nothing":
+            return streams
+        tokens = batch.seq.tokens
+        k, t = states(tokens)[:, :-1], torch.arange(tokens.shape[1])
+        table = self._q if self._use == "advantage" else self._advantages
+        worth = table[t, k]  # [N, T, WORDS]
+        values = worth.gather(2, tokens[:, :, None])[:, :, 0]
+        if self._use == "advantage":
+            with torch.no_grad():
+                values = values - (self._policy.log_law(tokens).exp() * worth).sum(dim=2)
+        values = torch.where(k == FOUND, 0.0, values)  # it is right whatever comes: no step changes that
+        streams["step"] = Stream(
+            values=self._alpha * values.float(), kind="advantage" if self._use == "advantage" else "reward"
+        )
+        return streams
+
+    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
+        """As `score`: nothing is learned."""
+        del rng
+        return self.score(batch)
