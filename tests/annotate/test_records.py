@@ -41,6 +41,7 @@ def record(**changes):
         "trace": 2,
         "steps": 3,
         "outcome": 1,
+        "ended": False,
         "n_drawn": 5,
         "generated": 17,
     }

@@ -87,6 +87,7 @@ def test_rows_for_stepwise_supervision():
     assert [row["prompt"] for row in rows] == [problem.prompt for problem in seeds.problems]
     for row, text, q in zip(rows, seeds.text, labels.values().q, strict=True):
         assert "".join(row["completions"]) == text
+        assert row["truncated"] is False
         assert row["labels"] == pytest.approx(q[1:].tolist())  # the value after each step, not the one before it
     hard = step_rows(labels, "hard")
     assert [row["labels"] for row in hard] == [[value > 0 for value in row["labels"]] for row in rows]
@@ -98,6 +99,8 @@ def test_rows_up_to_a_pit_end_there():
     rows = step_rows(label_first_pits(policy, task, seeds, Pattern(), 4, Rng((0,)), hunt=FirstPit(n_rough=32)))
     assert rows
     assert {row["labels"][-1] for row in rows} == {0.0}
+    assert [row["truncated"] for row in rows] == [len(row["labels"]) < 6 for row in rows]
+    assert True in {row["truncated"] for row in rows}
     assert all(len(row["labels"]) == len(row["completions"]) for row in rows)
 
 

@@ -4,6 +4,14 @@ from reckon.annotate._agreement import Against, Agreement, against_gold, agreeme
 from reckon.annotate._corrupt import REWRITE, ChangeNumber, Corruptor, DeleteStep, Reader, Rewriter, Then, answer_of
 from reckon.annotate._cost import Budget, Cost, predict_rollouts
 from reckon.annotate._draw import Continues, Drawing
+from reckon.annotate._files import (
+    CheckerVerifier,
+    annotate_file,
+    labeled_rows,
+    paired_rows,
+    read_triples,
+    write_rows,
+)
 from reckon.annotate._hybrid import (
     JUDGE,
     AnnotationPolicy,
@@ -71,6 +79,7 @@ __all__ = [
     "AskedVerifier",
     "Budget",
     "ChangeNumber",
+    "CheckerVerifier",
     "Continues",
     "Corruptor",
     "Cost",
@@ -97,6 +106,7 @@ __all__ = [
     "against_gold",
     "agreement",
     "annotate",
+    "annotate_file",
     "answer_of",
     "best_of_k_errors",
     "best_of_k_labels",
@@ -109,14 +119,17 @@ __all__ = [
     "label_actions",
     "label_first_pits",
     "label_prefixes",
+    "labeled_rows",
     "make_labels",
     "other_provers",
     "outcome_labels",
+    "paired_rows",
     "pairs_of",
     "predict_rollouts",
     "predictability",
     "prefix_table",
     "read_labels",
+    "read_triples",
     "records_from",
     "rejected_pairs",
     "rollouts_needed",
@@ -125,4 +138,5 @@ __all__ = [
     "triples_of",
     "why_refused",
     "write_labels",
+    "write_rows",
 ]

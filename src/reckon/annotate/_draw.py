@@ -80,6 +80,7 @@ class Trace:
     texts: tuple[str, ...]  # of each step
     whole: bool  # nothing can follow its last token
     trailing: int  # end or stop tokens behind the text: 0 or 1
+    ended: bool  # by itself, not at the limit
     outcome: int | None = None  # 1 right, 0 wrong, None unknown
 
     @property
@@ -138,6 +139,7 @@ def make_trace(problem: Problem, completion: Completion, splitter: Splitter, dra
         texts=tuple("".join(pieces[start : end + 1]) for start, end in zip(starts, ends, strict=False)),
         whole=full or drawing.ended == "check",
         trailing=int(completion.end != End.LENGTH and bool(pieces) and not pieces[-1]),
+        ended=completion.end != End.LENGTH,
         outcome=completion.outcome,
     )
 

@@ -171,6 +171,7 @@ class Table:
             trace=0,
             steps=trace.steps,
             outcome=trace.outcome,
+            ended=trace.ended,
             n_drawn=found.drawn if place.first else 0,
             generated=found.generated if place.first else 0,
         )

@@ -32,6 +32,7 @@ PREFIXES: Mapping[str, str] = {
     "trace": "int32",  # which response the prefix is of, among those of its source
     "step": "int32",  # steps in the prefix; 0 = the empty prefix
     "steps": "int32",  # steps of the whole response
+    "ended": "bool",  # whether the whole response ended by itself, not at the limit
     "outcome": "int32",  # whether the whole response is right; null = unknown
     "prefix": "list<string>",  # the text of each step; joined they are the prefix
     "tokens": "list<int32>",  # the prefix, as it was sampled
@@ -58,6 +59,7 @@ class PrefixLabel:
     trace: int  # which response the prefix is of
     steps: int  # of that whole response
     outcome: int | None  # whether that whole response is right
+    ended: bool = True  # by itself, not at the limit
     source: Source = "seed"
     n_drawn: int = 0
     generated: int = 0
@@ -286,6 +288,7 @@ def _record(row: Mapping[str, Json]) -> PrefixLabel:
         trace=_int(row["trace"]),
         steps=_int(row["steps"]),
         outcome=None if row["outcome"] is None else _int(row["outcome"]),
+        ended=bool(row["ended"]),
         source="pit" if row["source"] == "pit" else "seed",
         n_drawn=_int(row["n_drawn"]),
         generated=_int(row["generated"]),

@@ -114,7 +114,8 @@ def step_rows(labels: Labels, kind: Literal["hard", "soft"] = "soft") -> list[di
     """One row a trace in TRL's columns for stepwise supervision: `prompt`, `completions` (the steps), `labels`.
 
     The label of a step is the value after it: true if any completion was right ("hard"), or their share ("soft"). A
-    trace with an unknown label, or without a step, gives no row.
+    trace with an unknown label, or without a step, gives no row. `truncated` is true where the row does not end as a
+    response ends: at the limit, or at a pit.
     """
     if kind not in ("hard", "soft"):
         raise InputError(f"`kind` is {kind!r}; it must be hard or soft.")
@@ -137,6 +138,7 @@ def step_rows(labels: Labels, kind: Literal["hard", "soft"] = "soft") -> list[di
                 "answer": problem.answer,
                 "completions": list(steps[-1].prefix),
                 "labels": values,
+                "truncated": not (steps[-1].ended and steps[-1].step == steps[-1].steps),
             }
         )
     return rows
