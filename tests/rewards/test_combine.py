@@ -76,9 +76,9 @@ def test_and_of_two_centered_scores(make_batch):
     streams = And({"x": z(5.0, -2.0, references=1.0), "y": z(-3.0, 0.2)}).score(batch)
     # log sigmoid(4) + log sigmoid(-3) = -3.066737; log sigmoid(-3) + log sigmoid(.2) = -3.048587 - .598139
     assert own(streams) == pytest.approx([-3.066737, -3.646726], abs=1e-5)
-    assert list(streams) == ["and", "x", "x/reward", "y", "y/reward"]
+    assert list(streams) == ["and", "x", "x.reward", "y", "y.reward"]
     assert streams["x"].values.tolist() == [4.0, -3.0]  # less its reference
-    assert streams["x/reward"].values.tolist() == [5.0, -2.0]
+    assert streams["x.reward"].values.tolist() == [5.0, -2.0]
 
 
 def test_a_tree(make_batch):
@@ -101,9 +101,9 @@ def test_a_tree(make_batch):
     # .5 * (1 - .1 * .9) * .8 = .364; .5 * (1 - .9 * .9) * .8 = .076
     assert own(streams) == pytest.approx([math.log(0.364), math.log(0.076)], abs=1e-5)
     assert list(tree.parts) == ["fixed", "or_of_cites_says_unknown", "not_toxic"]
-    assert streams["or_of_cites_says_unknown/cites/reward"].values.tolist() == [1.0, 0.0]
+    assert streams["or_of_cites_says_unknown.cites.reward"].values.tolist() == [1.0, 0.0]
     assert streams["not_toxic"].values.tolist() == pytest.approx([math.log(0.8)] * 2)
-    assert streams["not_toxic/reward/reward"].values.tolist() == pytest.approx([0.2, 0.2])
+    assert streams["not_toxic.reward.reward"].values.tolist() == pytest.approx([0.2, 0.2])
     # At the top of everything it is one reward with everything else only watched.
     top = Sum({"good": tree}).score(batch)
     assert own(top) == own(streams)
@@ -185,9 +185,11 @@ def test_streams_of_a_part_are_added_and_watched(make_batch):
     batch = make_batch(["a", "b"])
     watched = Stream(values=torch.zeros(2), train=False)
     both = Sum({"a": Fixed(1.0, 2.0), "b": Fixed(10.0, 20.0)})
+    inner = Linear({"deep": Sum({"sum": both})}).score(batch)
+    assert list(inner) == ["linear", "deep", "deep.sum.a", "deep.sum.b"]  # no slash: the top of the tree adds one
     streams = Linear({"x": both, "y": Fixed(0.0, 0.0, seen=watched)}).score(batch)
     assert own(streams) == [11.0, 22.0]
-    assert list(streams) == ["linear", "x", "x/a", "x/b", "y", "y/seen"]
+    assert list(streams) == ["linear", "x", "x.a", "x.b", "y", "y.seen"]
 
 
 def test_groups_by_hand(make_batch):
@@ -275,8 +277,8 @@ def test_prices_rise_where_limits_are_exceeded(make_batch):
     # 1 - (.4 - .1) - (0 - .5) = 1.2; 0 - .1 + .5 = .4
     assert own(node.assess(batch, Rng((0,)))) == pytest.approx([1.2, 0.4])
     streams = node.score(batch)
-    assert streams["long/price"].values.tolist() == pytest.approx([1.4] * 2)  # 1 + 2 (.3 - .1)
-    assert streams["odd/price"].values.tolist() == pytest.approx([0.0] * 2)  # max(0, 1 + 2 (0 - .5))
+    assert streams["long.price"].values.tolist() == pytest.approx([1.4] * 2)  # 1 + 2 (.3 - .1)
+    assert streams["odd.price"].values.tolist() == pytest.approx([0.0] * 2)  # max(0, 1 + 2 (0 - .5))
     assert own(streams) == pytest.approx([1 - 1.4 * 0.3, -1.4 * 0.1])
     again = Constrained(reward=Fixed(1.0, 0.0), costs=node.costs, limits=node.limits)
     again.load_state_dict(json.loads(json.dumps(node.state_dict())))
@@ -343,6 +345,7 @@ X, N = {"x": z(1.0)}, {"x": Fixed(1.0)}
         (lambda: Or({"v": Linear(N)}), "Wrap it: Probability"),
         (lambda: Not(Verifier()), "not: 'reward' is a Verifier"),
         (lambda: And({"a/b": z(1.0)}), "'a/b' cannot name a part"),
+        (lambda: And({"a.b": z(1.0)}), "'a.b' cannot name a part"),
         (lambda: And({"and": z(1.0)}), "is not 'and'"),
         (lambda: And({"f": len}), "has no `score`. Wrap a function in `Function`"),
         (lambda: And(X, weights={"y": 1.0}), "`weights` names 'y'"),

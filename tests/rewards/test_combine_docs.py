@@ -24,4 +24,4 @@ def test_the_page_s_examples_run(capsys, monkeypatch, tmp_path):
     assert len(promised) == 5
     for line in promised:
         assert line in printed
-    assert "reward/good/helpful/no_reference/mean" in printed
+    assert "reward/good/helpful.no_reference/mean" in printed

@@ -2,17 +2,25 @@
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from reckon.credit import LeaveOneOut
 from reckon.errors import InputError, MissingError, RunError
+from reckon.losses import PolicyGradient
+from reckon.models.table import Action, TablePolicy
 from reckon.rewards import Function, Sum, Verifier
-from reckon.rewards._combine import Centered, and_
+from reckon.rewards._combine import Centered, Probability, and_
+from reckon.rewards._combine_groups import MinMax
 from reckon.rewards._combine_numbers import BaseSamples
 from reckon.rewards._references import ReferenceStore
-from reckon.types import End, Problem, Rng, Rollouts, Sequences, Verdict
+from reckon.runs import Run
+from reckon.samplers import All, Uniform
+from reckon.train import Plan, train
+from reckon.types import End, Parts, Problem, Rng, Rollouts, Sequences, Verdict
 
 NAN = float("nan")
 
@@ -322,3 +330,54 @@ def test_against_the_samples_themselves(make_batch, tmp_path):
     rank.load_state_dict(json.loads(json.dumps(soft.state_dict())))
     with pytest.raises(InputError, match="`how` is 'hard'"):
         BaseSamples(reward=Function(worth), references=store, how="hard")
+
+
+class Choices:
+    """Eight questions, four answers."""
+
+    name = "choices"
+
+    def problems(self, split):
+        return [problem(i) for i in range(8)]
+
+    def check(self, problem, text):
+        return Verdict(outcome=None, answer=text, reason="no reference")
+
+
+def run_for(steps, folder, references):
+    """A short run whose reward is a tree over stored references."""
+    learner = TablePolicy(
+        [Action(text=str(i)) for i in range(4)], torch.zeros(4), optimizer=partial(torch.optim.SGD, lr=1.0)
+    )
+    tree = and_(
+        worth=Centered(reward=Function(worth), references=references),
+        seen=Probability(reward=MinMax(reward=Function(worth))),
+    )
+    parts = Parts(
+        sampler=Uniform(Choices()),
+        keep=All(),
+        reward=Sum({"good": tree}),
+        advantage=LeaveOneOut(),
+        objective=PolicyGradient(average="constant", length=1),
+    )
+    make = Run.resume if (folder / "recipe.yaml").exists() else partial(Run.create, recipe={})
+    with make(folder) as run:
+        train(learner, Choices(), parts, run, Plan(steps=steps, prompts=4, answers=4, show="nothing"))
+        return learner, run.metrics(), run.rollouts()
+
+
+def test_a_run_trains_on_a_tree_and_goes_on_with_its_references(tmp_path):
+    path = tmp_path / "references.json"
+    fitted(*["0123"] * 8).save(path)
+    whole, metrics, _ = run_for(4, tmp_path / "whole", path)
+    run_for(2, tmp_path / "cut", path)
+    path.unlink()
+    fitted(*["9"] * 8).save(path)  # made anew in between; the run does not care
+    resumed, again, rollouts = run_for(4, tmp_path / "cut", path)
+    assert torch.equal(resumed.probabilities(), whole.probabilities())
+    assert whole.probabilities()[0, 3] > 0.3
+    names = [name for name in metrics[0] if name.startswith("reward/")]
+    assert "reward/good/worth.reference/mean" in names
+    assert [row["reward/good/worth.no_reference/mean"] for row in again] == [0.0] * 4
+    assert [row["reward/good/and/mean"] for row in again] == [row["reward/good/and/mean"] for row in metrics]
+    assert "stream/good/seen.reward.reward" in rollouts.column_names

@@ -25,6 +25,7 @@ from reckon.rewards._combine_parts import (
     is_group_level,
     number,
     numbers,
+    path,
     weight_vector,
     with_unknown,
 )
@@ -215,7 +216,7 @@ class Constrained:
     """A reward less what exceeds its limits: each cost has a price that rises while its mean is above its limit.
 
     r - sum of lam_k (c_k - d_k), and after each step lam_k <- max(0, lam_k + lr (mean c_k - d_k)) (Dai et al. 2024,
-    arXiv:2310.12773). A step is scored at the prices before it. The prices are watched as `NAME/price`.
+    arXiv:2310.12773). A step is scored at the prices before it. The prices are watched as `NAME.price`.
     """
 
     reward: Reward
@@ -283,7 +284,7 @@ class Constrained:
         limits, prices = self._vectors(costs)
         value = combinations.constrained(said.value, costs, limits, prices)
         told = {
-            f"{name}/price": Stream(values=torch.full_like(value, price), train=False)
+            path(name, "price"): Stream(values=torch.full_like(value, price), train=False)
             for name, price in zip(self.costs, self._prices, strict=True)
         }
         return Said(value, said.watched | watched | told), costs

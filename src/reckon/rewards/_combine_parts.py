@@ -68,6 +68,11 @@ class Property(Protocol):
         ...
 
 
+def path(name: str, key: str) -> str:
+    """What a stream of a part is called: a run's tables have room for one slash, which the top of the tree takes."""
+    return f"{name}.{key}".replace("/", ".")
+
+
 def number(owner: str, asking: Asking, name: str, part: Reward) -> Said:
     """One value a response from a part: its trained rewards added up; everything it says is watched under its name.
 
@@ -85,12 +90,12 @@ def number(owner: str, asking: Asking, name: str, part: Reward) -> Said:
         if stream.train:
             trained[key] = stream.values
         else:
-            watched[f"{name}/{key}"] = stream
+            watched[path(name, key)] = stream
     if not trained:
         raise RunError(f"{owner}: {name!r} gives no stream that trains.")
     total = sum_known(torch.stack(list(trained.values())), asking.batch.seq.group)
     if len(trained) > 1:
-        watched |= {f"{name}/{key}": Stream(values=values, train=False) for key, values in trained.items()}
+        watched |= {path(name, key): Stream(values=values, train=False) for key, values in trained.items()}
     return Said(total, {name: Stream(values=total, train=False), **watched})
 
 
@@ -108,7 +113,7 @@ def judgements(asking: Asking, parts: Mapping[str, Reward]) -> tuple[Tensor, dic
         judged = cast("Property", part).judge(asking.below(name))
         odds.append(judged.odds)
         watched[name] = Stream(values=judged.value, train=False)
-        watched |= {f"{name}/{key}": stream for key, stream in judged.watched.items()}
+        watched |= {path(name, key): stream for key, stream in judged.watched.items()}
     return torch.stack(odds), watched
 
 
@@ -132,9 +137,9 @@ def check_parts(owner: str, parts: Mapping[str, Reward], *, properties: bool = F
     if not parts:
         raise InputError(f"{owner}: there is no reward in it. Name at least one.")
     for name, part in parts.items():
-        if not name or "/" in name or name == owner:
+        if not name or {"/", "."} & set(name) or name == owner:
             raise InputError(
-                f"{owner}: {name!r} cannot name a part: a name has at least one letter, no `/`, and is not {owner!r}."
+                f"{owner}: {name!r} cannot name a part: a name has a letter, no `/` or `.`, and is not {owner!r}."
             )
         check_reward(owner, name, part)
         if properties and not isinstance(part, Property):
