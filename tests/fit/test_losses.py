@@ -251,9 +251,12 @@ def test_a_prefix_is_read_in_the_tokens_that_were_sampled_where_they_say_its_tex
     end = model.tokenizer.eos_token_id
     whole = (*model.tokenizer("12")["input_ids"], end)
     row = Prefix(problem=problems[0], text="12", q=1.0, tokens=whole)
-    check(value(model, PrefixValues(), [row]), bce(head_after(model, problems[0], "12")[-1], torch.tensor(1.0)))
+    logit = head_after(model, problems[0], "12", ended=False)[-1]  # before the end token
+    check(value(model, PrefixValues(), [row]), bce(logit, torch.tensor(1.0)))
+    odd = Prefix(problem=problems[0], text="12", q=1.0, tokens=(whole[0], 0, whole[1]))  # padding says no text
+    seq, _ = PrefixValues().prepare(model, [odd])
+    assert seq.tokens[0].tolist() == [whole[0], 0, whole[1], end]
     other = Prefix(problem=problems[0], text="12", q=1.0, tokens=(5, 6))  # of another tokenizer
-    logit = head_after(model, problems[0], "12", ended=False)[-1]
     check(value(model, PrefixValues(), [other]), bce(logit, torch.tensor(1.0)))
 
 

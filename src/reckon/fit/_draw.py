@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
@@ -160,16 +159,6 @@ def by_problem(rows: Sequence[Unpaired]) -> list[Scored]:
         )
         for found in groups.values()
     ]
-
-
-def counts(rows: Sequence[Example]) -> Mapping[str, int]:
-    """How many rows of each kind there are, and right and wrong ones among them: for people to read."""
-    found = Counter(type(row).__name__ for row in rows)
-    for row in rows:
-        label = row.q if isinstance(row, Prefix) else row.label if isinstance(row, Unpaired) else None
-        if label is not None:
-            found["right" if label >= 0.5 else "wrong"] += 1
-    return found
 
 
 def _some(items: Sequence[_T], size: int, rng: Rng) -> list[_T]:

@@ -138,8 +138,10 @@ def prefixes(model: LanguageModel, rows: Sequence[Prefix]) -> tuple[Sequences, l
 
 
 def _tokens(model: LanguageModel, row: Prefix) -> tuple[int, ...]:
+    """Without an end token: also a whole response is read where its text ends, as every other prefix is."""
     if row.tokens is not None and model.tokenizer.decode(list(row.tokens), skip_special_tokens=True) == row.text:
-        return row.tokens
+        ended = row.tokens[-1:] == (model.tokenizer.eos_token_id,)
+        return row.tokens[:-1] if ended else row.tokens
     return tuple(model.response_tokens(row.text, ended=False))
 
 

@@ -1,0 +1,311 @@
+"""Fitting by name: data and a model in, a run's folder with a model and what it is good for out."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from reckon.errors import InputError
+from reckon.fit._calibrate import Calibration, read_logits, recalibrate
+from reckon.fit._draw import balanced, by_buckets, by_problem, pairs
+from reckon.fit._fitting import fitting, held_back
+from reckon.fit._kinds import Entry, Settings, entry_of
+from reckon.fit._likelihood import FitLoss
+from reckon.fit._loop import Plan, fit, measure, schedule, shuffled
+from reckon.fit._read import Read, Source, read_examples
+from reckon.fit._reference import CachedReference
+from reckon.fit._rows import Example, Unpaired
+from reckon.models import BUILT_IN, Optimization, Sampling, load_model
+from reckon.runs import Run
+from reckon.types import Json, Metrics, Rng
+
+if TYPE_CHECKING:
+    from reckon.models import LanguageModel
+
+JUDGE_FILE = "judge.json"  # in model/: what `reckon.rewards.load_judge` reads
+ABOUT_FILE = "fitted.json"  # beside model/: what it was made of
+Show = Literal["auto", "bar", "lines", "nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What became of it."""
+
+    folder: Path  # the run's; model/ and fitted.json are there once it is finished
+    finished: bool  # False = interrupted: resume it
+    steps: int
+    best: int | None  # the step whose weights were kept; None = the last, since no row was held back
+    rows: int  # learned from, pairs or prefixes
+    dev_rows: int
+    told: tuple[str, ...]  # what was left out, and other things to know, each a sentence
+    metrics: Metrics  # on the rows held back, of the weights that were kept
+
+
+def fit_command(
+    kind: str,
+    data: Source,
+    model: str,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    dev_data: Source | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    show: Show = "auto",
+) -> Fitted:
+    """Fits a model of one kind and writes it.
+
+    The folder is a run's (recipe, environment, metrics, checkpoints) and gets fitted.json, which says what the model
+    was made of; model/, a plain Hugging Face folder with, for judges, the value head and judge.json in it, so that
+    `reckon.rewards.load_judge` opens it; and classifier/ for outcome models, which `AutoModelForSequenceClassification`
+    opens.
+
+    Args:
+        kind: of `KINDS`.
+        data: rows to learn from; see `read_examples`.
+        model: what to begin with: a built-in name, a folder or a hub id.
+        out: the folder.
+        settings: how.
+        dev_data: rows to measure on, in place of holding some back.
+        overwrite: delete the run that is there.
+        resume: go on with the run that is there, with the same data and settings.
+        show: how progress is shown, on stderr.
+
+    Raises:
+        MissingError: no such data, model or run.
+        InputError: a setting, a row or a file that cannot be used.
+        RunError: a run is there already, or is another one than is to be resumed.
+    """
+    settings = settings or Settings()
+    entry = entry_of(kind, settings)
+    bare = load_model(model, sampling=Sampling(system=settings.system), dtype=settings.dtype, device=settings.device)
+    given = _given(entry, bare, data, dev_data, settings)
+    order = by_buckets if settings.buckets and entry.shape == "prefix" else shuffled
+    plan = _plan(settings, show)
+    learner = _learner(bare, entry, settings, total=len(schedule(given.train, plan, order)))
+    loss = entry.loss(settings, _reference(learner, settings) if "reference" in entry.reads else None)
+    recipe = _recipe(kind, data, given, model, settings)
+    opened = (
+        Run.resume(out, recipe, keep_last=1)
+        if resume
+        else Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1)
+    )
+    with opened as run:
+        finished = fit(learner, given.train, loss, plan, run, dev=given.dev, order=order)
+        if finished and run.best is not None:
+            run.load({"model": learner}, "best")
+        calibration, said = _calibration(learner, given.dev, loss, entry, settings) if finished else (None, [])
+        result = Fitted(
+            folder=run.folder,
+            finished=finished,
+            steps=max(run.checkpoints, default=0),
+            best=run.best,
+            rows=len(given.train),
+            dev_rows=len(given.dev),
+            told=(*given.told, *said),
+            metrics=measure(learner, given.dev, loss) if given.dev and finished else {},
+        )
+        if finished:
+            _write(result, learner, recipe, entry, settings, calibration)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """The rows of a fit."""
+
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    fingerprint: str  # of the data
+    told: tuple[str, ...]  # what was left out
+
+
+def _given(entry: Entry, model: LanguageModel, data: Source, dev_data: Source | None, settings: Settings) -> _Given:
+    """Rows read, held back, balanced, and none of them too long."""
+    read, told = _rows(entry, data, settings)
+    train, dev = held_back(read.rows, settings.dev if dev_data is None else 0.0)
+    if dev_data is not None:
+        dev = list(_rows(entry, dev_data, settings)[0].rows)
+    train, long = fitting(model, _balanced(train, settings), settings.on_long)
+    if dev:
+        dev, more = fitting(model, dev, settings.on_long)
+        long += more
+    if long:
+        told.append(f"{long} rows are longer than the model's context and were dropped.")
+    return _Given(train=train, dev=dev, fingerprint=read.fingerprint, told=tuple(told))
+
+
+def _rows(entry: Entry, source: Source, settings: Settings) -> tuple[Read, list[str]]:
+    """The rows of a source in the kind's shape, and what was left out. Unpaired rows are made pairs of."""
+    shape = entry.shape
+    if shape == "paired" and _is_unpaired(source):
+        read = read_examples(source, "unpaired", on_bad=settings.on_bad)
+        groups = by_problem([row for row in read.rows if isinstance(row, Unpaired)])
+        made = pairs(groups, Rng((settings.seed, "pairs")), higher_is_better=True, how=settings.pairs, cap=settings.cap)
+        if not made:
+            raise InputError(
+                "no prompt has both a right and a wrong response, so there is no pair. Sample more to each."
+            )
+        told = [f"{len(made)} pairs were made of {len(read.rows)} responses to {len(groups)} prompts."]
+        read = dataclasses.replace(read, rows=tuple(made))
+    else:
+        read, told = read_examples(source, shape, separator=settings.separator, on_bad=settings.on_bad), []
+    if read.unknown:
+        told.append(f"{read.unknown} rows without a label were left out.")
+    if read.dropped:
+        told.append(f"{len(read.dropped)} rows could not be used and were dropped, the first: {read.dropped[0]}")
+    return read, told
+
+
+def _is_unpaired(source: Source) -> bool:
+    from reckon.fit._read import open_rows
+
+    first = next(iter(open_rows(source)), None)
+    return (
+        first is not None
+        and "chosen" not in first.values
+        and not {"label", "outcome", "correctness"}.isdisjoint(first.values)
+    )
+
+
+def _balanced(rows: Sequence[Example], settings: Settings) -> list[Example]:
+    if settings.balance == "none":
+        return list(rows)
+    unpaired = [row for row in rows if isinstance(row, Unpaired)]
+    return list(balanced(unpaired, settings.balance, Rng((settings.seed, "balance"))))
+
+
+def _plan(settings: Settings, show: Show) -> Plan:
+    return Plan(
+        epochs=settings.epochs,
+        batch=settings.batch,
+        seed=settings.seed,
+        evaluate_every=settings.evaluate_every,
+        save_every=settings.save_every,
+        show=show,
+    )
+
+
+def _learner(bare: LanguageModel, entry: Entry, settings: Settings, total: int) -> LanguageModel:
+    """The model with the optimizer, adapters and head that it learns with."""
+    from reckon.models import LanguageModel
+
+    return LanguageModel(
+        bare.network,
+        bare.tokenizer,
+        sampling=bare.sampling,
+        optimizer=Optimization(
+            lr=settings.lr, schedule=settings.schedule, warmup=round(settings.warmup * total), total=total
+        ),
+        lora=settings.lora,
+        dtype=settings.dtype,
+        device=settings.device,
+        tokens_per_batch=settings.tokens_per_batch,
+        activation_checkpointing=settings.activation_checkpointing,
+        value_head=entry.head,
+    )
+
+
+def _reference(learner: LanguageModel, settings: Settings) -> CachedReference | None:
+    if settings.reference == "none":
+        return None
+    if settings.reference == "start":
+        return CachedReference(learner.reference())
+    other = load_model(settings.reference, sampling=learner.sampling, dtype=settings.dtype, device=settings.device)
+    probe = "A probe: 1 + 2 = 3.\n"
+    if other.response_tokens(probe) != learner.response_tokens(probe):
+        raise InputError(
+            f"the reference {settings.reference!r} has another tokenizer than the model, so their log-probs are of "
+            "other tokens. Take the model that yours was trained from."
+        )
+    return CachedReference(other.reference())
+
+
+def _recipe(kind: str, data: Source, given: _Given, model: str, settings: Settings) -> dict[str, Json]:
+    source = str(data) if isinstance(data, str | Path) else "rows given in Python"
+    how: dict[str, Json] = json.loads(json.dumps(dataclasses.asdict(settings)))
+    return {"fit": kind, "data": source, "data_sha256": given.fingerprint, "model": model, **how}
+
+
+def _calibration(
+    model: LanguageModel, dev: Sequence[Example], loss: FitLoss, entry: Entry, settings: Settings
+) -> tuple[Calibration | None, list[str]]:
+    """Temperature and bias on the rows held back, or why there are none."""
+    if entry.shape != "prefix" or not settings.calibrate:
+        return None, []
+    if not dev:
+        return None, ["No rows were held back, so the values are not calibrated."]
+    try:
+        return recalibrate(*read_logits(model, dev, loss)), []
+    except InputError as error:
+        return None, [f"The values are not calibrated: {error}"]
+
+
+def _write(
+    result: Fitted,
+    model: LanguageModel,
+    recipe: Mapping[str, Json],
+    entry: Entry,
+    settings: Settings,
+    calibration: Calibration | None,
+) -> None:
+    """The model's folder, the classifier's, and what they are."""
+    folder = result.folder / "model"
+    model.save_pretrained(folder)
+    kind = "reference_based" if settings.show_reference else entry.judge
+    if kind in ("outcome_model", "reference_based"):
+        model.save_classifier(result.folder / "classifier")
+    about: dict[str, Json] = {
+        "fit": recipe["fit"],
+        "base": recipe["model"],
+        "system": settings.system,
+        "data": recipe["data"],
+        "data_sha256": recipe["data_sha256"],
+        "rows": result.rows,
+        "dev_rows": result.dev_rows,
+        "told": list(result.told),
+        "step": result.steps if result.best is None else result.best,
+        "steps": result.steps,
+        "model_sha256": _digest(folder),
+        "dev": {name.removeprefix("dev/"): value for name, value in result.metrics.items()},
+    }
+    (result.folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
+    if kind is None:
+        return
+    judge: dict[str, Json] = {"kind": kind}
+    if kind == "implicit_reward":
+        judge["beta"] = entry.beta if settings.beta is None else settings.beta
+        judge["reference"] = _reference_name(str(recipe["model"]), settings.reference)
+    if "splitter" in entry.reads:
+        judge["splitter"] = settings.splitter
+    if kind == "outcome_model" and "dev/chosen" in result.metrics:  # pairs leave the level open: their mean becomes 0
+        judge["center"] = (result.metrics["dev/chosen"] + result.metrics["dev/rejected"]) / 2
+    if kind == "reference_based":
+        judge["show_reference"] = True
+    if calibration is not None:
+        judge |= {"temperature": calibration.temperature, "bias": calibration.bias}
+    (folder / JUDGE_FILE).write_text(json.dumps({**judge, "about": about}, indent=2) + "\n")
+
+
+def _reference_name(model: str, reference: str) -> str | None:
+    """The reference as the model's folder can name it: wherever it is opened from."""
+    if reference == "none":
+        return None
+    name = model if reference == "start" else reference
+    return str(Path(name).resolve()) if name not in BUILT_IN and Path(name).is_dir() else name
+
+
+def _digest(folder: Path) -> str:
+    """SHA-256 of a model's weights as they stand on the disk."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+    return digest.hexdigest()

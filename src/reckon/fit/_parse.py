@@ -1,0 +1,251 @@
+"""One row of a file as examples to learn from, or a sentence that says why not."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+
+from reckon.errors import InputError
+from reckon.fit._rows import Example, Paired, Prefix, Stepwise, Unpaired
+from reckon.tasks import Row
+from reckon.types import Chat, Problem
+
+_ROLES = ("system", "user", "assistant")
+_WORDS = {"true": 1.0, "false": 0.0, "right": 1.0, "wrong": 0.0, "+": 1.0, "-": 0.0}
+
+
+def imitation(row: Row, separator: str) -> list[Example]:
+    """A response to imitate; labels are not read."""
+    if "messages" in row.values and "prompt" not in row.values:
+        prompt, text = _last_turn(row, "messages")
+        return [Unpaired(problem=_problem(row, prompt), text=text, ended=_ended(row))]
+    problem = _problem(row)
+    name = _first(row, ("completion", "text", "response"))
+    return [Unpaired(problem=problem, text=_response(row, name), ended=_ended(row))]
+
+
+def unpaired(row: Row, separator: str) -> list[Example]:
+    """Responses with a label each; [] where it is not known."""
+    problem = _problem(row)
+    if "correctness" in row.values:
+        texts, labels = _list(row, "completions"), _list(row, "correctness")
+        _same_length(row, "completions", texts, "correctness", labels)
+        known = [(text, _label(row, "correctness", label)) for text, label in zip(texts, labels, strict=True)]
+        return [
+            Unpaired(problem=problem, text=_words(row, "completions", text), label=label, ended=_ended(row))
+            for text, label in known
+            if label is not None
+        ]
+    name = _first(row, ("completion", "text", "response"))
+    label_name = _first(row, ("label", "outcome"))
+    text, label = _response(row, name), _label(row, label_name, row.values[label_name])
+    return [] if label is None else [Unpaired(problem=problem, text=text, label=label, ended=_ended(row))]
+
+
+def paired(row: Row, separator: str) -> list[Example]:
+    """A better and a worse response."""
+    for name in ("chosen", "rejected"):
+        _first(row, (name,))
+    if row.values.get("prompt") is None:
+        (prompt, chosen), (other, rejected) = _last_turn(row, "chosen"), _last_turn(row, "rejected")
+        if prompt != other:
+            raise InputError(
+                f"{row.place}: without a `prompt`, `chosen` and `rejected` must differ in their last turn alone. "
+                "Give a `prompt`, or drop the row."
+            )
+        problem = _problem(row, prompt)
+    else:
+        problem = _problem(row)
+        chosen, rejected = _response(row, "chosen"), _response(row, "rejected")
+    if chosen == rejected:
+        raise InputError(f"{row.place}: `chosen` and `rejected` are the same text, so nothing can be learned. Drop it.")
+    margin = row.values.get("margin")
+    return [
+        Paired(
+            problem=problem,
+            chosen=chosen,
+            rejected=rejected,
+            margin=None if margin is None else _number(row, "margin", margin),
+            ended=(_ended(row, "chosen_"), _ended(row, "rejected_")),
+        )
+    ]
+
+
+def stepwise(row: Row, separator: str) -> list[Example]:
+    """Steps with a label each; [] where none is known."""
+    problem = _problem(row)
+    _first(row, ("completions",))
+    _first(row, ("labels",))
+    texts, given = _list(row, "completions"), _list(row, "labels")
+    _same_length(row, "completions", texts, "labels", given)
+    steps = _joined([_words(row, "completions", text) for text in texts], separator)
+    labels = tuple(_label(row, "labels", label) for label in given)
+    if not steps:
+        raise InputError(f"{row.place}: `completions` has no steps. Drop the row.")
+    if all(label is None for label in labels):
+        return []
+    return [Stepwise(problem=problem, steps=steps, labels=labels, ended=_ended(row))]
+
+
+def prefix(row: Row, separator: str) -> list[Example]:
+    """Prefixes with the share of right completions; [] where it is not known. Labelled steps make one for each step."""
+    if "prefix" not in row.values and "completions" in row.values:
+        found = stepwise(row, separator)
+        return [
+            Prefix(problem=whole.problem, text="".join(whole.steps[: i + 1]), q=label)
+            for whole in found
+            if isinstance(whole, Stepwise)
+            for i, label in enumerate(whole.labels)
+            if label is not None
+        ]
+    problem = _problem(row)
+    if "prefix" not in row.values:
+        _first(row, ("prefix",))
+    value = row.values["prefix"]
+    text = "".join(_words(row, "prefix", part) for part in value) if isinstance(value, list | tuple) else value or ""
+    name = _first(row, ("q_hat", "label"))
+    q = _label(row, name, row.values[name])
+    tokens = row.values.get("tokens")
+    if q is None:
+        return []
+    whole_numbers = isinstance(tokens, Sequence) and all(isinstance(token, int) for token in tokens)
+    sampled = tuple(tokens) if isinstance(tokens, Sequence) and whole_numbers else None
+    return [Prefix(problem=problem, text=_words(row, "prefix", text), q=q, tokens=sampled)]
+
+
+def _problem(row: Row, prompt: str | Chat | None = None) -> Problem:
+    """The row's problem; `prompt` where it was found elsewhere than in the column of this name."""
+    if prompt is None and isinstance(row.values.get("messages"), str):  # a conversation in a table of prefixes
+        prompt = _chat(row, "messages", _parsed(row, "messages"))
+    if prompt is None:
+        _first(row, ("prompt",))
+        value = row.values["prompt"]
+        prompt = value if isinstance(value, str) else _chat(row, "prompt", value)
+    if not prompt:
+        raise InputError(f"{row.place}: `prompt` is empty. Write a prompt, or drop the row.")
+    answer = row.values.get("answer", row.values.get("reference"))
+    name = row.values.get("id", row.values.get("problem"))
+    return Problem(
+        id=str(name) if isinstance(name, str | int) else row.place,
+        prompt=prompt,
+        answer=None if answer is None else str(answer),
+    )
+
+
+def _chat(row: Row, name: str, value: object) -> Chat:
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{row.place}: `{name}` must be text or a list of messages, not {type(value).__name__}.")
+    turns: list[Mapping[str, str]] = []
+    for turn in value:
+        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, Mapping) else (None, None)
+        if role not in _ROLES or not isinstance(content, str):
+            raise InputError(
+                f"{row.place}: each message of `{name}` must be an object with `role` ({', '.join(_ROLES)}) and "
+                "`content` (text)."
+            )
+        turns.append({"role": role, "content": content})
+    return tuple(turns)
+
+
+def _last_turn(row: Row, name: str) -> tuple[Chat, str]:
+    """A conversation as what came before and what the assistant said last."""
+    turns = _chat(row, name, row.values[name])
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise InputError(
+            f"{row.place}: `{name}` must be a conversation that ends with the assistant's turn, since there is no "
+            "`prompt`. Give a `prompt`, or drop the row."
+        )
+    return turns[:-1], turns[-1]["content"]
+
+
+def _response(row: Row, name: str) -> str:
+    """A response as text: a cell of text, or the one message of an assistant."""
+    value = row.values[name]
+    if isinstance(value, list | tuple):
+        turns = _chat(row, name, value)
+        if len(turns) != 1 or turns[0]["role"] != "assistant":
+            raise InputError(
+                f"{row.place}: `{name}` must be text or one message of the assistant, not {len(turns)} messages. "
+                "Put the turns before it into `prompt`."
+            )
+        return turns[0]["content"]
+    return _words(row, name, value)
+
+
+def _words(row: Row, name: str, value: object) -> str:
+    if value is None:  # an empty cell: an empty response is one, too
+        return ""
+    if not isinstance(value, str):
+        raise InputError(f"{row.place}: `{name}` must be text, not {type(value).__name__}. Write it as text.")
+    return value
+
+
+def _first(row: Row, names: Sequence[str]) -> str:
+    """The first of these columns that the row has."""
+    for name in names:
+        if name in row.values:
+            return name
+    have = ", ".join(map(str, row.values)) or "none"
+    said = " or ".join(f"`{name}`" for name in names)
+    raise InputError(f"{row.place}: there is no column {said} (columns: {have}). Add it, or rename the one that is it.")
+
+
+def _list(row: Row, name: str) -> Sequence[object]:
+    value = row.values.get(name)
+    if isinstance(value, str):  # CSV has no lists
+        value = _parsed(row, name)
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{row.place}: `{name}` must be a list, not {type(value).__name__}. Write it as [..., ...].")
+    return value
+
+
+def _parsed(row: Row, name: str) -> object:
+    try:
+        return json.loads(str(row.values[name]))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{row.place}: `{name}` is text that is not JSON ({error}). Write it as JSON.") from error
+
+
+def _same_length(row: Row, name: str, values: Sequence[object], other: str, others: Sequence[object]) -> None:
+    if len(values) != len(others):
+        raise InputError(
+            f"{row.place}: `{name}` has {len(values)} entries and `{other}` {len(others)}. Give one for each."
+        )
+
+
+def _label(row: Row, name: str, value: object) -> float | None:
+    """A label in [0, 1]; None = nobody knows."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str) and value.strip().lower() in _WORDS:
+        return _WORDS[value.strip().lower()]
+    label = _number(row, name, value)
+    if not 0 <= label <= 1:
+        raise InputError(f"{row.place}: `{name}` is {value}, but a label is in [0, 1], 1 = right. Scale it.")
+    return label
+
+
+def _number(row: Row, name: str, value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, str | int | float) else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{row.place}: `{name}` is {value!r}, not a number. Write a number.")
+    return number
+
+
+def _ended(row: Row, side: str = "") -> bool:
+    """Whether a response came to its own end. A stop string is no end token: judges read the tokens as they are."""
+    end, cut = row.values.get(f"{side}end"), row.values.get(f"{side}truncated")
+    if cut is not None:
+        return _label(row, f"{side}truncated", cut) == 0
+    return end is None or str(end).lower() == "eos"
+
+
+def _joined(steps: Sequence[str], separator: str) -> tuple[str, ...]:
+    """The steps with the separator behind each but the last, where it is not there yet."""
+    return tuple(
+        step if i + 1 == len(steps) or step.endswith(separator) else step + separator for i, step in enumerate(steps)
+    )

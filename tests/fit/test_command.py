@@ -1,0 +1,219 @@
+"""Fitting by name: every kind end to end on a one-layer model, resumed exactly, and refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from reckon.errors import InputError, ReckonError, RunError
+from reckon.fit import KINDS, ImplicitCE, Settings, fit_command
+from reckon.models import Lora, load_model, tiny
+from reckon.rewards._judges import load_judge
+from reckon.runs import read_metrics
+from reckon.types import Problem
+
+QUICK = {"batch": 4, "dev": 0.3, "lr": 1e-3, "dtype": "float32", "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A folder with a model of one layer."""
+    folder = tmp_path_factory.mktemp("small")
+    tiny.make_network(layers=1, width=32).save_pretrained(folder)
+    tiny.make_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def rows_of(shape):
+    prompts = [f"{i}+{i}=" for i in range(8)]
+    if shape in ("imitation", "unpaired"):
+        return [
+            {"prompt": p, "completion": f"{2 * i + wrong}\n!", "label": 1 - wrong, "answer": str(2 * i)}
+            for i, p in enumerate(prompts)
+            for wrong in (0, 1)
+        ]
+    if shape == "paired":
+        return [
+            {"prompt": p, "chosen": f"{2 * i}", "rejected": f"{2 * i + 1}", "margin": 0.5}
+            for i, p in enumerate(prompts)
+        ]
+    if shape == "stepwise":
+        return [{"prompt": p, "completions": ["a", f"{2 * i}"], "labels": [1, i % 2]} for i, p in enumerate(prompts)]
+    return [
+        {"prompt": p, "prefix": prefix, "q_hat": q}
+        for i, p in enumerate(prompts)
+        for prefix, q in (("", 0.25), ("a\n", (i % 4) / 4))
+    ]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def kind_of(judge):
+    """ImplicitReward -> implicit_reward."""
+    return "".join(f"_{c.lower()}" if c.isupper() else c for c in type(judge).__name__).lstrip("_")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_every_kind_fits_and_says_what_it_made(kind, small, tmp_path):
+    data = write(tmp_path / "data.jsonl", rows_of(KINDS[kind].shape))
+    found = fit_command(kind, data, small, tmp_path / "out", Settings(**QUICK), show="nothing")
+    assert found.finished
+    assert found.rows > found.dev_rows > 0
+    about = json.loads((tmp_path / "out" / "fitted.json").read_text())
+    entry, path = KINDS[kind], tmp_path / "out" / "model" / "judge.json"
+    assert (about["fit"], about["base"], about["rows"]) == (kind, small, found.rows)
+    assert len(about["data_sha256"]) == len(about["model_sha256"]) == 64
+    assert about["dev"]["loss"] == found.metrics["dev/loss"]
+    assert path.exists() == (entry.judge is not None)
+    if entry.judge is not None:
+        judge = json.loads(path.read_text())
+        assert judge["kind"] == entry.judge
+        assert judge["about"] == about
+        assert judge.get("reference") == (small if "reference" in entry.reads else None)
+        assert judge.get("beta") == (entry.beta or None)
+        assert entry.judge == kind_of(load_judge(path.parent, device="cpu"))
+    lines = read_metrics(tmp_path / "out")
+    assert [line["step"] for line in lines] == list(range(found.steps + 1))
+    assert min(line["dev/loss"] for line in lines[1:] if "dev/loss" in line) == pytest.approx(found.metrics["dev/loss"])
+    AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model")
+    assert (tmp_path / "out" / "model" / "value_head.safetensors").exists() == entry.head
+    assert (tmp_path / "out" / "classifier").exists() == (entry.judge == "outcome_model")
+
+
+def test_the_model_and_the_classifier_are_the_best_checkpoint(small, tmp_path):
+    found = fit_command(
+        "outcome-bce", rows_of("unpaired"), small, tmp_path / "out", Settings(**QUICK, epochs=3), show="nothing"
+    )
+    model = load_model(str(tmp_path / "out" / "model"), value_head=True, dtype="float32", device="cpu")
+    classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "classifier").eval()
+    saved = load_file(tmp_path / "out" / "checkpoints" / f"step-{found.best:06}" / "model.safetensors")
+    (name,) = (
+        name for name in saved if name.endswith("weights/value_head.weight") or name == "weights.value_head.weight"
+    )
+    assert torch.equal(saved[name], model.head.weight)
+    ids = model.tokenizer("1+1=2")["input_ids"] + [model.tokenizer.eos_token_id]
+    seq = model.tokenize([Problem(id="0", prompt="1+1=")], ["2"])
+    with torch.no_grad():
+        logit = classifier(input_ids=torch.tensor([ids])).logits[0, 0]
+    assert float(logit) == pytest.approx(float(model.outputs(seq, ("scores",)).scores[0, 1]), abs=1e-5)
+
+
+def test_a_resumed_fit_is_the_uninterrupted_one(small, tmp_path, monkeypatch):
+    data = write(tmp_path / "data.jsonl", rows_of("unpaired"))
+    settings = Settings(**QUICK, epochs=3)
+    fit_command("implicit-ce", data, small, tmp_path / "whole", settings, show="nothing")
+    prepare, calls = ImplicitCE.prepare, []
+
+    def interrupting(self, model, rows):
+        calls.append(len(rows))
+        if len(calls) == 5:  # the reference's pass and the dev rows come first
+            os.kill(os.getpid(), signal.SIGINT)
+        return prepare(self, model, rows)
+
+    monkeypatch.setattr(ImplicitCE, "prepare", interrupting)
+    first = fit_command("implicit-ce", data, small, tmp_path / "cut", settings, show="nothing")
+    monkeypatch.undo()
+    assert not first.finished
+    assert not (tmp_path / "cut" / "model").exists()
+    fit_command("implicit-ce", data, small, tmp_path / "cut", settings, resume=True, show="nothing")
+    whole, cut = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+    other = write(tmp_path / "data.jsonl", rows_of("unpaired")[1:])
+    with pytest.raises(RunError, match="data_sha256"):
+        fit_command("implicit-ce", other, small, tmp_path / "cut", settings, resume=True, show="nothing")
+
+
+def test_pairs_are_made_of_labelled_responses(small, tmp_path):
+    found = fit_command("dpo", rows_of("unpaired"), small, tmp_path / "out", Settings(**QUICK), show="nothing")
+    assert found.rows + found.dev_rows == 8
+    assert "8 pairs were made of 16 responses to 8 prompts." in found.told
+
+
+def test_adapters_share_the_reference_and_are_merged(small, tmp_path):
+    settings = Settings(**QUICK, lora=Lora(rank=2))
+    fit_command("dpo", rows_of("paired"), small, tmp_path / "out", settings, show="nothing")
+    before, after = load_file(f"{small}/model.safetensors"), load_file(tmp_path / "out" / "model" / "model.safetensors")
+    assert set(before) == set(after)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_another_model_may_be_the_reference(small, tmp_path):
+    base = tmp_path / "base"
+    tiny.make_network(layers=1, width=64).save_pretrained(base)
+    tiny.make_tokenizer().save_pretrained(base)
+    settings = Settings(**QUICK, reference=str(base))
+    fit_command("implicit-steps", rows_of("stepwise"), small, tmp_path / "out", settings, show="nothing")
+    assert json.loads((tmp_path / "out" / "model" / "judge.json").read_text())["reference"] == str(base)
+
+
+def test_values_are_calibrated_on_the_rows_held_back(small, tmp_path):
+    rows = [
+        {"prompt": f"{i}=", "prefix": "y" if i % 3 == 0 else "n", "q_hat": 1.0 if i % 3 == 0 else 0.1}
+        for i in range(60)
+    ]
+    settings = Settings(**{**QUICK, "lr": 1e-2}, epochs=6)
+    fit_command("value", rows, small, tmp_path / "out", settings, show="nothing")
+    judge = json.loads((tmp_path / "out" / "model" / "judge.json").read_text())
+    assert judge["temperature"] > 0
+    assert "bias" in judge
+    off = fit_command("value", rows, small, tmp_path / "off", Settings(**{**QUICK, "dev": 0.0}), show="nothing")
+    assert "No rows were held back, so the values are not calibrated." in off.told
+    assert off.best is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("ppo", {}, "'ppo' cannot be fitted. Choose one of: sft, dpo"),
+        ("sft", {"beta": 0.1}, "`beta` is not a setting of 'sft', but of dpo"),
+        ("dpo", {"balance": "dataset"}, "`balance` is not a setting of 'dpo', but of kto, implicit-ce"),
+        ("process", {"reference": "none"}, "`reference` is not a setting of 'process'"),
+        ("kto", {"reference": "none"}, "kto needs a reference"),
+        ("dpo", {"beta": -1.0}, "`beta` is -1.0, but must be above 0"),
+        ("outcome-steps", {"splitter": "("}, "is no regular expression"),
+        ("dpo", {"dev": 2.0}, "the share of rows held back is 2.0"),
+        ("dpo", {"batch": 0}, "`batch` is 0"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence(kind, settings, message, small, tmp_path):
+    shape = KINDS[kind].shape if kind in KINDS else "paired"
+    with pytest.raises(InputError, match=message) as caught:
+        fit_command(kind, rows_of(shape), small, tmp_path / "out", Settings(**QUICK | settings), show="nothing")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+def test_warm_up_is_a_share():
+    with pytest.raises(InputError, match="`warmup` is 30"):
+        Settings(warmup=30)
+
+
+def test_bad_data_leaves_no_run_behind(small, tmp_path):
+    path = write(tmp_path / "data.jsonl", [{"prompt": "1", "chosen": "2"}])
+    for source in (path, tmp_path / "none.jsonl"):
+        with pytest.raises(ReckonError, match=r"data\.jsonl, row 1: there is no column|no such file"):
+            fit_command("dpo", source, small, tmp_path / "out", Settings(**QUICK), show="nothing")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_is_there_is_not_overwritten(small, tmp_path):
+    given = (rows_of("paired"), small, tmp_path / "out", Settings(**QUICK))
+    fit_command("dpo", *given, show="nothing")
+    with pytest.raises(RunError, match="holds a run already"):
+        fit_command("dpo", *given, show="nothing")
+    assert fit_command("dpo", *given, overwrite=True, show="nothing").finished
+
+
+def test_all_of_a_prompts_responses_right_make_no_pair(small, tmp_path):
+    rows = [{"prompt": "1", "completion": text, "label": 1} for text in "ab"]
+    with pytest.raises(InputError, match="no prompt has both a right and a wrong response"):
+        fit_command("nca", rows, small, tmp_path / "out", Settings(**QUICK), show="nothing")
