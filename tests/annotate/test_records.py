@@ -80,6 +80,17 @@ def test_no_permission_is_told(tmp_path):
         write_labels(tmp_path / "file" / "labels.parquet", Labels(records=(), cost=Cost()))
 
 
+def test_fit_reads_the_table_as_prefixes(tmp_path):
+    from reckon.fit._read import read_examples
+
+    labels = Labels(records=(record(), record(prefix=(), tokens=()), record(n_mc=0, n_correct=0)), cost=Cost())
+    write_labels(tmp_path / "labels.parquet", labels)
+    read = read_examples(tmp_path / "labels.parquet", "prefix")
+    assert [(row.text, row.q, row.tokens) for row in read.rows] == [("a\nb", 0.75, (5, 6, 7)), ("", 0.75, ())]
+    assert [row.problem for row in read.rows] == [record().problem] * 2
+    assert read.unknown == 1
+
+
 def test_counts_by_step():
     empty, late = record(prefix=(), trace=4), record(prefix=("a",), trace=4, n_correct=1)
     other = record(prefix=(), trace=1, outcome=None)
