@@ -15,7 +15,7 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from reckon.models import tiny
-from reckon.rewards import Function, Gate, KeywordReward, OverlongPenalty, Sum, Verifier
+from reckon.rewards import Function, Gate, Length, OverlongPenalty, Sum, Verifier
 from reckon.rewards.adapters import rows_of, to_trl
 from reckon.tasks import ChainArithmetic
 
@@ -27,12 +27,12 @@ def digits_and_commas(completions: list[str], **columns: object) -> list[float]:
     return [sum(c in "0123456789," for c in text) / max(1, len(text)) for text in completions]
 
 
-def make_reward(task: ChainArithmetic) -> Sum:
-    """No sum of functions could say this: keywords count only for a response that is right."""
+def make_reward() -> Sum:
+    """No sum of functions could say this: length is rewarded only where the response is right."""
     return Sum(
         {
             "correct": Verifier(),
-            "steps": Gate(condition=Verifier(), then=KeywordReward(words=[","], weight=0.5, cap=4)),
+            "length": Gate(condition=Verifier(), then=Length(l_max=LIMIT)),
             "digits": Function(digits_and_commas),
             "overlong": OverlongPenalty(l_max=LIMIT, buffer=8),
         },
@@ -44,7 +44,7 @@ def main(steps: int = 20, folder: Path | None = None) -> list[dict[str, float]]:
     """Trains, prints one line a step and returns what TRL logged."""
     task = ChainArithmetic(operations=4, train=200, dev=10, test=10)
     tokenizer = tiny.make_tokenizer()
-    reward = to_trl(make_reward(task), "sums", task=task, tokenizer=tokenizer, num_generations=8)
+    reward = to_trl(make_reward(), "sums", task=task, tokenizer=tokenizer, num_generations=8)
     trainer = GRPOTrainer(
         model=tiny.make_network(layers=2, width=64),
         processing_class=tokenizer,
@@ -67,7 +67,7 @@ def main(steps: int = 20, folder: Path | None = None) -> list[dict[str, float]]:
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     for entry in history:
-        parts = ("correct", "steps", "digits", "overlong")
+        parts = ("correct", "length", "digits", "overlong")
         shown = "  ".join(f"sums/{part} {entry[f'rewards/sums/{part}/mean']:.3f}" for part in parts)
         sys.stdout.write(f"step {entry['step']:3}  reward {entry['reward']:.3f}  {shown}\n")
     return history
