@@ -86,6 +86,18 @@ def test_without_a_template_prompt_and_response_are_joined_as_they_stand(tmp_pat
     )
 
 
+@pytest.mark.parametrize(("budget", "passes"), [(188, 1), (187, 2), (90, 3), (1, 4)])
+def test_no_pass_computes_more_tokens_than_it_may(folder, batch, budget, passes):
+    """Rows of 24, 41, 47 and 42 tokens: 4 * 47 = 188, 3 * 47; 47, 2 * 42, 24; each alone."""
+    judge = SequenceClassifier(folder, tokens_per_batch=budget)
+    seen = []
+    judge.network.register_forward_pre_hook(lambda _, __, said: seen.append(said["input_ids"].shape), with_kwargs=True)
+    only(judge, batch)
+    assert sum(rows for rows, _ in seen) == 4
+    assert len(seen) == passes
+    assert all(rows == 1 or rows * width <= budget for rows, width in seen)
+
+
 def test_a_score_depends_neither_on_the_batch_s_size_nor_on_who_else_is_in_it(folder, batch):
     whole = only(SequenceClassifier(folder), batch)
     for budget in (1, 60, 90):

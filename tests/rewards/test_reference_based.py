@@ -11,24 +11,23 @@ from reckon.errors import InputError
 from reckon.rewards import as_reward
 from reckon.rewards._classifier import SequenceClassifier
 from reckon.rewards._judges_reading import sequences_of, text_sequences
-from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, cut_middle, format_reference_based
+from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, cut_middle, format_reference_based, question_of
 from reckon.types import Problem
-
-SUM = Problem(id="s", prompt="1+2?", answer="3")
 
 
 def test_the_one_text_it_reads():
-    text = format_reference_based(SUM, "it is 3")
+    text = format_reference_based("1+2?", "3", "it is 3")
     assert text == (
         "<question>1+2?</question>\n<reference_answer>3</reference_answer>\n<completion>it is 3</completion>"
     )
-    assert format_reference_based(SUM, "", reference=False) == "<question>1+2?</question>\n<completion></completion>"
-    with pytest.raises(InputError, match="problem 'n' has no reference answer for a judge to be shown"):
-        format_reference_based(Problem(id="n", prompt="?"), "x")
-    chat = ({"role": "system", "content": "add"}, {"role": "user", "content": "1+2?"})
-    assert format_reference_based(Problem(id="s", prompt=chat, answer="3"), "").startswith(
-        "<question>system: add\n\nuser: 1+2?</question>\n<ref"
-    )
+    assert format_reference_based("1+2?", None, "") == "<question>1+2?</question>\n<completion></completion>"
+
+
+def test_what_a_problem_asks():
+    user, system = {"role": "user", "content": "1+2?"}, {"role": "system", "content": "add"}
+    assert question_of(Problem(id="s", prompt="1+2?")) == "1+2?"
+    assert question_of(Problem(id="s", prompt=(user,))) == "1+2?"
+    assert question_of(Problem(id="s", prompt=(system, user))) == "system: add\n\nuser: 1+2?"
 
 
 def test_a_text_of_1500_characters_stays_and_one_of_1501_loses_its_middle():
@@ -37,7 +36,7 @@ def test_a_text_of_1500_characters_stays_and_one_of_1501_loses_its_middle():
     longer = "a" * 500 + "x" + "b" * 1000
     assert cut_middle(longer, COOPER_CUT) == whole
     assert cut_middle(longer, None) == longer
-    text = format_reference_based(Problem(id="s", prompt="x" * 2000, answer=longer), longer, keep=COOPER_CUT)
+    text = format_reference_based("x" * 2000, longer, longer, keep=COOPER_CUT)
     assert text.count("x") == 2000  # a question is never cut
     assert text.count("a" * 500 + "b" * 1000) == 2
 
@@ -106,14 +105,18 @@ def test_a_language_model_with_a_head_reads_each_text_as_if_alone(batch, referen
         assert single.item() == pytest.approx(values[row].item(), abs=1e-5, nan_ok=True)
 
 
-def test_probability_logit_and_verdict_are_one_judgment(batch):
+@pytest.mark.parametrize("sign", [1, -1])
+def test_probability_logit_and_verdict_are_one_judgment(batch, sign):
     model = language_model()
+    with torch.no_grad():
+        model.head.weight.mul_(sign * 0.05)  # logits on one side of 0 and then the other, none of them beyond 0.5
     logits = only(ReferenceBased(model, output="logit"), batch)
     assert torch.allclose(only(ReferenceBased(model), batch), logits.sigmoid(), equal_nan=True)
+    known = [0, 1, 3, 4]
+    assert logits[known].abs().max() < 0.5
     binary = only(ReferenceBased(model, output="binary"), batch)
-    assert binary.tolist() == pytest.approx(
-        [float(z > 0) if abs(z) < 99 else NAN for z in logits.tolist()], nan_ok=True
-    )
+    assert binary[known].tolist() == [1.0 if logits[row] > 0 else 0.0 for row in known]
+    assert binary[2].isnan()
 
 
 def test_without_any_reference_nothing_is_read():

@@ -22,7 +22,7 @@ COOPER_CUT = (500, 1000)  # what Cooper's code keeps of a reference or a respons
 
 
 def format_reference_based(
-    problem: Problem, completion: str, *, reference: bool = True, keep: tuple[int, int] | None = None
+    question: str, reference: str | None, completion: str, *, keep: tuple[int, int] | None = None
 ) -> str:
     r"""The one text that a reference-based reward model reads, in training and in scoring alike.
 
@@ -30,26 +30,14 @@ def format_reference_based(
     `<question>..</question>\n<reference_answer>..</reference_answer>\n<completion>..</completion>`.
 
     Args:
-        problem: what was asked, and the answer known to be right. Of a conversation of one message its text is asked.
+        question: what was asked: `question_of` a problem.
+        reference: the answer known to be right; None leaves its line out.
         completion: the response; it may be empty.
-        reference: False leaves the reference answer out.
         keep: (first, last): a reference or completion of more characters than both together is cut to its first and
             last ones. Cooper's code trains without a cut and scores with (500, 1000), so its model meets texts it was
             not trained on: choose one for both.
-
-    Raises:
-        InputError: the reference is to be shown, and the problem has none.
     """
-    prompt = problem.prompt
-    question = prompt[0]["content"] if not isinstance(prompt, str) and len(prompt) == 1 else problem.prompt_text
-    answer = ""
-    if reference:
-        if problem.answer is None:
-            raise InputError(
-                f"problem {problem.id!r} has no reference answer for a judge to be shown. Drop the row, or take "
-                "reference=False."
-            )
-        answer = f"<reference_answer>{cut_middle(problem.answer, keep)}</reference_answer>\n"
+    answer = "" if reference is None else f"<reference_answer>{cut_middle(reference, keep)}</reference_answer>\n"
     return f"<question>{question}</question>\n{answer}<completion>{cut_middle(completion, keep)}</completion>"
 
 
@@ -59,6 +47,14 @@ def cut_middle(text: str, keep: tuple[int, int] | None) -> str:
         return text
     first, last = keep
     return text[:first] + text[len(text) - last :]
+
+
+def question_of(problem: Problem) -> str:
+    """What a problem asks, as plain text: the one message of a conversation that has no other, else all of them."""
+    prompt = problem.prompt
+    if not isinstance(prompt, str) and len(prompt) == 1:
+        return prompt[0]["content"]
+    return problem.prompt_text
 
 
 @dataclass(frozen=True)
@@ -105,16 +101,15 @@ class ReferenceBased:
         ]
         found = torch.full((len(rollouts.text),), torch.nan)
         if rows:
-            texts = [
-                format_reference_based(
-                    rollouts.problem(row), rollouts.text[row], reference=self.reference, keep=self.keep
-                )
-                for row in rows
-            ]
+            texts = [self._text(rollouts.problem(row), rollouts.text[row]) for row in rows]
             names = [rollouts.problem(row).id for row in rows]
             group = batch.seq.group.cpu()[torch.tensor(rows)].tolist()
             found[torch.tensor(rows)] = self._read(texts, names, group)
         return found
+
+    def _text(self, problem: Problem, completion: str) -> str:
+        answer = problem.answer if self.reference else None
+        return format_reference_based(question_of(problem), answer, completion, keep=self.keep)
 
     def _read(self, texts: Sequence[str], names: Sequence[str], group: Sequence[int]) -> Tensor:
         if isinstance(self.model, SequenceClassifier):
