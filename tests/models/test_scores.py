@@ -171,3 +171,10 @@ def test_a_response_without_a_token_is_refused(make):
 def test_the_rows_of_a_group_may_not_be_scattered(make, problems):
     with pytest.raises(ValueError, match="ascend"):
         make().tokenize_groups(problems, ["a", "b", "c"], [0, 1, 0])
+
+
+def test_tokens_say_what_text_they_add_and_how_many_more_fit(make, problems):
+    model = make()
+    seq = model.arrange(problems[:1], [model.response_tokens("ab"), model.response_tokens("c", ended=False)], [0, 0])
+    assert model.pieces(seq) == (("a", "b", ""), ("c",))
+    assert model.room(problems[0]) == 256 - 4  # the prompt 1+1= has four tokens
