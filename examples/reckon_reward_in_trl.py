@@ -1,8 +1,8 @@
 """Trains TRL's GRPOTrainer with a combination of reckon's rewards: `python examples/reckon_reward_in_trl.py`.
 
 Needs TRL and datasets. The model has two layers and reads characters; it is made on the spot, so nothing is downloaded,
-and it takes less than a minute on a CPU. The model starts out random and learns at most to answer in the right form:
-what is shown is how the parts fit together.
+and 40 steps take about 15 seconds on a CPU. The model starts out random and learns to end its answers in time, not yet to
+add: what is shown is how the parts fit together.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def make_reward() -> Sum:
     )
 
 
-def main(steps: int = 20, folder: Path | None = None) -> list[dict[str, float]]:
+def main(steps: int = 40, folder: Path | None = None) -> list[dict[str, float]]:
     """Trains, prints one line a step and returns what TRL logged."""
     task = ChainArithmetic(operations=4, train=200, dev=10, test=10)
     tokenizer = tiny.make_tokenizer()
