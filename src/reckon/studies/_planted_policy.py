@@ -81,6 +81,12 @@ class NetworkPolicy:
         with torch.no_grad():
             return self._forward(seq, tuple(want))
 
+    def mean_entropy(self, seq: Sequences) -> float:
+        """Nats, over the sampled tokens."""
+        entropy = self.outputs(seq, ("entropy",)).entropy
+        assert entropy is not None
+        return float(entropy[seq.mask].mean())
+
     def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
         """One Adam step on the sum of `loss` over all rows."""
         self._adam.zero_grad()

@@ -69,20 +69,22 @@ def _learn(settings: Settings, seed: int) -> Measured:
 
     steps = cast("int", settings["steps"])
     accuracy: list[float] = []
+    entropy: list[float] = []
     pass_at = float("nan")
     for step in range(steps):
         rng = root.child(step)
         batch = collect(sampler, policy, verify, All(), 1, ANSWERS, rng, step=step)
+        entropy.append(policy.mean_entropy(batch.seq))
         streams = judge.assess(batch, rng.child("reward"))
         policy.update(objective, batch, advantage(batch, streams), rng.child("update"))
         accuracy.append(float(batch.outcome.mean()))
         if step + 1 == min(AT, steps):
             pass_at = passes()
     variance, agreement = diagnostics(prover(BASE), q)
-    return _learned(accuracy, {"pass@64": pass_at, "distinguishability": variance, "alignment": agreement})
+    return _learned(accuracy, entropy, {"pass@64": pass_at, "distinguishability": variance, "alignment": agreement})
 
 
-def _learned(accuracy: list[float], other: Mapping[str, float]) -> Measured:
+def _learned(accuracy: list[float], entropy: list[float], other: Mapping[str, float]) -> Measured:
     steps = len(accuracy)
     recent = [sum(accuracy[max(0, i - WINDOW) : i]) / min(i, WINDOW) for i in range(1, steps + 1)]
     solved = next((i + 1 for i, mean in enumerate(recent) if i + 1 >= WINDOW and mean >= SOLVED), steps)
@@ -94,7 +96,11 @@ def _learned(accuracy: list[float], other: Mapping[str, float]) -> Measured:
             "accuracy at the end": recent[-1],
         }
         | dict(other),
-        curves={"step": [float(i) for i in shown], "accuracy": [recent[i] for i in shown]},
+        curves={
+            "step": [float(i) for i in shown],
+            "accuracy": [recent[i] for i in shown],
+            "entropy of a token": [entropy[i] for i in shown],
+        },
     )
 
 
@@ -338,9 +344,18 @@ STUDY = Study(
         "when they are wasted.",
         "Beam search starts with 3B first steps, as the pilot must have done to reach its numbers; the paper starts "
         "with 3. Noisy values are means of 20 rollouts, drawn anew for every beginning; alpha is 0.5.",
+        "On half the steps in every seed: in four seeds mu_10 needs 2.1 to 4.1 times fewer steps than the outcome alone "
+        "without an entropy bonus, but in seed 4 that finds the target at step 111, against 77. The outcome alone waits "
+        "for a first lucky find, so its time differs threefold between seeds, and the pilot's three were slow ones. With "
+        "the entropy bonus that mu_10 has, the outcome alone does not get there in 500 steps in any seed. The rule asked "
+        "for every seed and stays.",
+        "The best of 4 made of a noisy Q does not only gain nothing in search: it loses 5 to 8 points.",
+        "Neither diagnostic orders the provers as learning does: mu_100 has by far the largest of both sums among the "
+        "provers by gamma, and is slower than mu_10.",
         "The rules were committed before the first full run, after the pilot's table had been read and mu_10 and the "
         "search with B = 1 and 4 had been tried: they test that it repeats, not a guess made blind. That trial chose "
         "the network's first weights (He et al. 2015): under PyTorch's own, which are smaller, mu_10 took about 145 "
         "steps, not the pilot's 95.",
+        "The curve of entropy was added after the first full run, and left its numbers as they were.",
     ),
 )
