@@ -1,7 +1,26 @@
-"""How good a policy is, how sure that is, and whether it got better."""
+"""How good a policy is, whether it got better, and which signals tell right answers from wrong ones."""
 
+from reckon.evaluate._calibration import (
+    Bin,
+    Calibration,
+    brier,
+    calibration,
+    debiased_error,
+    isotonic,
+    plain_error,
+    recalibrated,
+    reliability,
+)
 from reckon.evaluate._compare import Comparison, compare
 from reckon.evaluate._evaluate import Answers, Evaluation, evaluate
+from reckon.evaluate._probe import PROBES, ProbeResult, probe, probe_texts
+from reckon.evaluate._signals import VERDICT, Disagreement, SignalBench, SignalReport, StepReport, signal_bench
+from reckon.evaluate._signals_best import best_of_n, vote_of_n
+from reckon.evaluate._signals_bootstrap import Estimate, bootstrap
+from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs, spearman
+from reckon.evaluate._signals_remarks import WORDS, Remark, Trust
+from reckon.evaluate._signals_steps import first_error, first_error_f1, step_scores
+from reckon.evaluate._signals_table import bench_json, bench_rows, bench_text
 from reckon.evaluate._statistics import (
     Constant,
     Difference,
@@ -17,21 +36,57 @@ from reckon.evaluate._statistics import (
 from reckon.evaluate._summary import Response, summarize
 
 __all__ = [
+    "PROBES",
+    "VERDICT",
+    "WORDS",
     "Answers",
+    "Bin",
+    "Calibration",
     "Comparison",
     "Constant",
     "Difference",
+    "Disagreement",
+    "Estimate",
     "Evaluation",
     "Interval",
+    "Pairs",
+    "ProbeResult",
+    "Remark",
     "Response",
+    "SignalBench",
+    "SignalReport",
+    "StepReport",
+    "Trust",
+    "auc",
+    "bench_json",
+    "bench_rows",
+    "bench_text",
     "best_constant",
+    "best_of_n",
+    "bootstrap",
+    "brier",
+    "calibration",
     "compare",
+    "count_pairs",
+    "debiased_error",
     "evaluate",
+    "first_error",
+    "first_error_f1",
+    "isotonic",
     "majority_vote",
     "mcnemar",
     "paired_difference",
     "pass_at_k",
+    "plain_error",
+    "probe",
+    "probe_texts",
+    "recalibrated",
+    "reliability",
+    "signal_bench",
+    "spearman",
+    "step_scores",
     "summarize",
     "t_quantile",
+    "vote_of_n",
     "wilson",
 ]

@@ -41,11 +41,15 @@ def write_report(run_folder: str | Path, out: str | Path | None = None, *, budge
     """
     folder = read_folder(Path(run_folder))
     path = folder.path / "report.html" if out is None else Path(out)
-    page = render(folder, budget_bytes)
+    return write_page(path, render(folder, budget_bytes))
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Puts a page at `path`, whole: whoever has the old one open never sees half of a new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.half")
     half.write_text(page, encoding="utf-8", newline="\n")
-    half.replace(path)  # whoever has the old page open never sees half of a new one
+    half.replace(path)
     return path
 
 
@@ -57,7 +61,7 @@ def render(folder: Folder, budget_bytes: float = BUDGET) -> str:
     scripts = "\n".join(_file(name) for name in ("base.js", "curves.js", "rollouts.js"))
     run = _run(folder)
     return Template(_file("page.html")).substitute(
-        policy=inline(_policy(css, [theme, scripts])),
+        policy=inline(content_policy(css, [theme, scripts])),
         version=inline(__version__),
         title=inline(f"{folder.path.resolve().name}: a run of reckon"),
         name=inline(folder.path.resolve().name),
@@ -118,7 +122,7 @@ def _uses(recipe: Mapping[str, Json]) -> dict[str, str]:
     }
 
 
-def _policy(css: str, scripts: list[str]) -> str:
+def content_policy(css: str, scripts: list[str]) -> str:
     """A content security policy by which nothing runs on this page but its own scripts, and nothing is loaded."""
 
     def digest(text: str) -> str:

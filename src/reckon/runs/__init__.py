@@ -1,9 +1,12 @@
-"""A run's folder: recipe, metrics, rollouts, evaluations and checkpoints; resuming is exact."""
+"""A run's folder: recipe, metrics, rollouts, evaluations and checkpoints; resuming is exact. Files of responses."""
 
 from reckon.runs._environment import peak_memory
 from reckon.runs._interrupt import Interrupt, interruptible
 from reckon.runs._metrics import read_metrics
 from reckon.runs._progress import Progress
+from reckon.runs._responses import Responses, Signal, label_responses, read_responses
+from reckon.runs._responses_score import Tokenize, score_responses, tokenize_with
+from reckon.runs._responses_write import write_responses
 from reckon.runs._run import Run
 from reckon.runs._tables import (
     EVALUATIONS,
@@ -20,13 +23,21 @@ __all__ = [
     "ROLLOUTS",
     "Interrupt",
     "Progress",
+    "Responses",
     "Run",
+    "Signal",
+    "Tokenize",
     "interruptible",
+    "label_responses",
     "make_table",
     "peak_memory",
     "read_evaluations",
     "read_metrics",
+    "read_responses",
     "read_rollouts",
     "rollout_table",
+    "score_responses",
+    "tokenize_with",
+    "write_responses",
     "write_table",
 ]

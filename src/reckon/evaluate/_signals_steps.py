@@ -1,0 +1,181 @@
+"""Whether a signal of tokens or steps knows where a response goes wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from reckon.errors import InputError
+from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs
+from reckon.runs import Responses, Signal
+from reckon.types import Rng, Step
+
+Reading = Literal["single", "accumulated"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StepView:
+    """How well a signal tells right steps from wrong ones, and finds the first wrong one."""
+
+    reading: Reading  # each step's own score, or the sum of all up to its end
+    pairs: Pairs  # of a right and a wrong step of one response
+    pooled: float  # AUC over all steps at once
+    responses: int
+    steps: int  # with a known truth
+    hits: np.ndarray  # [N] float64: 1 where the first wrong step (or that there is none) was found, NaN = not judged
+    wrong: np.ndarray  # [N] bool, whether a step is wrong
+
+    @property
+    def on_wrong(self) -> float:
+        """Share of responses with a wrong step whose first one was found."""
+        return _mean(self.hits[self.wrong])
+
+    @property
+    def on_clean(self) -> float:
+        """Share of responses without a wrong step that were left alone."""
+        return _mean(self.hits[~self.wrong])
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of the two (ProcessBench, Zheng et al. 2024, arXiv:2412.06559, section 3); NaN if one is."""
+        return first_error_f1(self.on_wrong, self.on_clean)
+
+
+def first_error_f1(on_wrong: float, on_clean: float) -> float:
+    """Harmonic mean of the accuracy on responses with and without a wrong step; 0 where both are 0."""
+    total = on_wrong + on_clean
+    return 0.0 if total == 0 else 2 * on_wrong * on_clean / total
+
+
+def first_error(scores: np.ndarray, threshold: float) -> int:
+    """The first step whose score is below the threshold, -1 = none; a NaN is no error."""
+    below = np.flatnonzero(scores < threshold)
+    return int(below[0]) if len(below) else -1
+
+
+def step_scores(
+    pieces: Sequence[str], values: np.ndarray, steps: Sequence[Step], reading: Reading = "single"
+) -> np.ndarray:
+    """Sums of a signal of tokens over each step, or over everything up to its end.
+
+    A token belongs to the step in which its first character stands; one that adds no text (the end token) to the step
+    of the token before. Text between steps belongs to none, and counts in what is accumulated.
+
+    Args:
+        pieces: the text each of T tokens added.
+        values: [T] float64; a NaN counts nothing.
+        steps: H stretches of the joined text.
+        reading: which of the two.
+
+    Returns:
+        [H] float64; NaN for a step without tokens.
+
+    Raises:
+        InputError: there are not as many pieces as values.
+    """
+    if len(pieces) != len(values):
+        raise InputError(f"step_scores: {len(pieces)} pieces and {len(values)} values; give one each a token.")
+    sizes = np.array([len(piece) for piece in pieces], dtype=np.int64)
+    first = np.cumsum(sizes) - sizes
+    # An empty piece begins where the next one does, which would be one step too late: it goes with the one before.
+    place = first[np.maximum(np.maximum.accumulate(np.where(sizes > 0, np.arange(len(sizes)), -1)), 0)]
+    known = np.where(np.isnan(values), 0.0, values)
+    found = np.full(len(steps), np.nan)
+    for h, step in enumerate(steps):
+        inside = (place >= step.start) & (place < step.end)
+        if inside.any():
+            found[h] = known[inside].sum() if reading == "single" else known[: np.flatnonzero(inside)[-1] + 1].sum()
+    return found
+
+
+def step_view(responses: Responses, signal: Signal, reading: Reading, rng: Rng) -> StepView | None:
+    """A signal's view of the steps; None where it has none, or no step's truth is known.
+
+    The threshold of the first error is chosen on one half of the problems and used on the other, and the other way
+    round (implicit PRM, arXiv:2412.01981, section 5, thresholds a held-out set).
+    """
+    if responses.steps is None:
+        return None
+    scores = [_scores(responses, signal, i, reading) for i in range(len(responses.text))]
+    truth = [_truth(row) for row in responses.steps]
+    judged = [i for i, s in enumerate(scores) if s is not None and np.isfinite(truth[i]).any()]
+    if not judged:
+        return None
+    rows = np.concatenate([np.full(len(truth[i]), i) for i in judged])
+    flat, valid = np.concatenate([scores[i] for i in judged]), np.concatenate([truth[i] for i in judged])
+    pairs = count_pairs(flat, valid, rows, len(responses.text))
+    wrong = np.array([bool((row == 0).any()) for row in truth])
+    return StepView(
+        reading=reading,
+        pairs=pairs,
+        pooled=auc(flat, valid),
+        responses=len(judged),
+        steps=int(np.isfinite(valid).sum()),
+        hits=_hits(scores, truth, judged, responses.units[responses.group], rng),
+        wrong=wrong,
+    )
+
+
+def _scores(responses: Responses, signal: Signal, row: int, reading: Reading) -> np.ndarray | None:
+    steps = responses.steps[row] if responses.steps is not None else None
+    if steps is None:
+        return None
+    if signal.steps is not None:
+        own = signal.steps[row]
+        if own is None or len(own) != len(steps):
+            return None
+        return own if reading == "single" else np.minimum.accumulate(own)
+    tokens = None if signal.tokens is None else signal.tokens[row]
+    if tokens is None or responses.pieces is None:
+        return None
+    pieces = responses.pieces[row]
+    return step_scores(pieces, tokens, steps, reading) if len(pieces) == len(tokens) else None
+
+
+def _truth(steps: Sequence[Step] | None) -> np.ndarray:
+    return np.array([math.nan if step.valid is None else float(step.valid) for step in steps or ()])
+
+
+def _hits(
+    scores: Sequence[np.ndarray | None], truth: Sequence[np.ndarray], judged: Sequence[int], unit: np.ndarray, rng: Rng
+) -> np.ndarray:
+    """[N]: whether the first error was found, by a threshold fitted on the other half of the problems."""
+    hits = np.full(len(scores), np.nan)
+    names = np.unique(unit[judged])
+    half = rng.numpy().permutation(len(names)) % 2
+    side = {int(name): int(h) for name, h in zip(names.tolist(), half.tolist(), strict=True)}
+    first = {i: first_error(truth[i], 0.5) for i in judged}
+    for part in (0, 1):
+        fit = [i for i in judged if side[int(unit[i])] != part]
+        threshold = _threshold([(scores[i], first[i]) for i in fit])  # type: ignore[misc]
+        for i in judged:
+            own = scores[i]
+            if side[int(unit[i])] == part and own is not None and fit:
+                hits[i] = float(first_error(own, threshold) == first[i])
+    return hits
+
+
+def _threshold(rows: Sequence[tuple[np.ndarray, int]], most: int = 64) -> float:
+    """The threshold of the best F1 among quantiles of the scores; the lowest of equals."""
+    if not rows:
+        return -math.inf
+    known = np.concatenate([scores[np.isfinite(scores)] for scores, _ in rows])
+    best, chosen = -1.0, -math.inf
+    for candidate in (
+        [-math.inf, *np.unique(np.quantile(known, np.linspace(0, 1, most))).tolist()] if len(known) else []
+    ):
+        hit = np.array([first_error(scores, candidate) == first for scores, first in rows], dtype=np.float64)
+        wrong = np.array([first >= 0 for _, first in rows])
+        f1 = first_error_f1(_mean(hit[wrong]), _mean(hit[~wrong]))
+        if f1 > best:
+            best, chosen = f1, candidate
+    return chosen
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else math.nan
