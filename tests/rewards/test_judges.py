@@ -7,13 +7,15 @@ import pytest
 import torch
 from judge_models import answered, language_model
 
+from reckon import rewards
 from reckon.errors import InputError, MissingError
+from reckon.fit import Settings, fit_command
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._judges import KEYS, load_judge
 from reckon.rewards._judges_reading import Calibrated
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
-from reckon.rewards._reference_based import ReferenceBased
+from reckon.rewards._reference_based import ReferenceBased, format_reference_based, question_of
 from reckon.steps import Pattern
 from reckon.types import Problem
 
@@ -165,3 +167,53 @@ def test_without_safetensors_nothing_is_opened(models, tmp_path):
 
 def test_every_kind_has_a_case():
     assert {about["kind"] for about, _, _ in CASES} == set(KEYS)
+
+
+ROWS = [
+    {"prompt": prompt, "answer": answer, "completion": text, "label": label}
+    for prompt, answer, pairs in (
+        ("1+2=", "3", (("3", True), ("it is\n3", True), ("4\nno 5", False), ("", False))),
+        ("2+2=", "4", (("4", True), ("5", False), ("so\n4", True))),
+    )
+    for text, label in pairs
+]
+STEPS = [
+    {"prompt": "1+2=", "completions": ["one", "two"], "labels": [True, False]},
+    {"prompt": "2+2=", "completions": ["two", "four"], "labels": [True, True]},
+]
+PREFIXES = [
+    {"prompt": "1+2=", "prefix": text, "q_hat": q} for text, q in (("", 0.4), ("so\n", 0.5), ("so\n3", 1.0), ("4", 0.0))
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "settings", "judge"),
+    [
+        ("implicit-ce", ROWS, {"beta": 0.2}, ImplicitReward),
+        ("nca", ROWS, {}, ImplicitReward),
+        ("outcome-bt", ROWS, {}, OutcomeModel),
+        ("outcome-bce", ROWS, {}, OutcomeModel),
+        ("outcome-bce", ROWS, {"show_reference": True}, ReferenceBased),
+        ("outcome-steps", ROWS, {"splitter": "s"}, StepModel),
+        ("process", STEPS, {}, StepModel),
+        ("value", PREFIXES, {}, StepAdvantage),
+    ],
+)
+def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(
+    models, tmp_path, monkeypatch, kind, rows, settings, judge
+):
+    for name in (format_reference_based, question_of):
+        monkeypatch.setattr(rewards, name.__name__, name, raising=False)
+    how = Settings(dev=0, lr=1e-2, batch=4, dtype="float32", device="cpu", **settings)
+    fit_command(kind, rows, str(models[0].parent / "start"), tmp_path / "run", how, show="nothing")
+    opened = load_judge(tmp_path / "run", device="cpu", dtype="float32")
+    assert type(opened) is judge
+    model = getattr(opened, "verifier", None) or opened.model
+    batch = answered(model, PROBLEMS, TEXTS, group=[0, 0, 1, 1])
+    found = values(opened, batch)
+    assert found.isfinite().all()
+    assert found.abs().max() > 0
+    if judge is ImplicitReward:
+        assert opened.beta == settings.get("beta", 0.1)
+    if kind == "outcome-steps":
+        assert opened.splitter == Pattern("s")

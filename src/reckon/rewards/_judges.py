@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from reckon.errors import InputError, MissingError
 from reckon.rewards._implicit import ImplicitReward
@@ -39,6 +39,7 @@ def load_judge(
     per: str | None = None,
     how: str | None = None,
     device: str = "auto",
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     tokens_per_batch: int = 1024,
 ) -> Judge:
     """The reward that a fitted model was trained to be: `reckon fit` writes its kind and settings beside it.
@@ -46,11 +47,13 @@ def load_judge(
     What the fit leaves open keeps the reward's defaults; `dataclasses.replace(judge, ...)` sets more than these.
 
     Args:
-        folder: a model, and judge.json with `kind`, the settings of `KEYS` and, under `about`, whatever else is known.
-            A `reference` is a model's name, or a folder as seen from this one.
+        folder: a run of `reckon fit`, or the folder model/ in it: a model, and judge.json with `kind`, the settings
+            of `KEYS` and, under `about`, whatever else is known. A `reference` is a model's name, or a folder as seen
+            from this one.
         per: "token", "step" or "response", for judges that have the choice.
         how: the steps of a response are made one score, for judges that have the choice.
         device: as in `load_model`.
+        dtype: as in `load_model`.
         tokens_per_batch: as in `load_model`.
 
     Raises:
@@ -61,11 +64,13 @@ def load_judge(
     from reckon.models import load_model
 
     path = Path(folder).expanduser()
+    if not (path / JUDGE_FILE).exists() and (path / "model" / JUDGE_FILE).exists():
+        path = path / "model"
     about = _read(path)
     kind = str(about.pop("kind"))
 
     def opened(name: str, *, head: bool) -> LanguageModel:
-        return load_model(name, device=device, tokens_per_batch=tokens_per_batch, value_head=head)
+        return load_model(name, device=device, dtype=dtype, tokens_per_batch=tokens_per_batch, value_head=head)
 
     model = opened(str(path), head=kind != "implicit_reward")
     if model.head is not None and not bool(model.head.weight.any()):
