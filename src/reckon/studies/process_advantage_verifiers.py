@@ -344,11 +344,11 @@ STUDY = Study(
         "when they are wasted.",
         "Beam search starts with 3B first steps, as the pilot must have done to reach its numbers; the paper starts "
         "with 3. Noisy values are means of 20 rollouts, drawn anew for every beginning; alpha is 0.5.",
-        "On half the steps in every seed: in four seeds mu_10 needs 2.1 to 4.1 times fewer steps than the outcome alone "
-        "without an entropy bonus, but in seed 4 that finds the target at step 111, against 77. The outcome alone waits "
-        "for a first lucky find, so its time differs threefold between seeds, and the pilot's three were slow ones. With "
-        "the entropy bonus that mu_10 has, the outcome alone does not get there in 500 steps in any seed. The rule asked "
-        "for every seed and stays.",
+        "On half the steps in every seed: in four seeds mu_10 needs 2.1 to 4.1 times fewer steps than the outcome "
+        "alone without an entropy bonus, but in seed 4 that finds the target at step 111, against 77. The outcome "
+        "alone waits for a first lucky find, so its time differs threefold between seeds, and the pilot's three were "
+        "slow ones. With the entropy bonus that mu_10 has, the outcome alone does not get there in 500 steps in any "
+        "seed. The rule asked for every seed and stays.",
         "The best of 4 made of a noisy Q does not only gain nothing in search: it loses 5 to 8 points.",
         "Neither diagnostic orders the provers as learning does: mu_100 has by far the largest of both sums among the "
         "provers by gamma, and is slower than mu_10.",
