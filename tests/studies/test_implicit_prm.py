@@ -79,6 +79,17 @@ def test_shares_of_right_completions_are_the_closed_forms(drawn):
     assert found[:, 7].equal(drawn.right.double())
 
 
+def test_a_cell_never_seen_keeps_the_logit_it_began_with(drawn):
+    few = drawn.first(2, 2)
+    unseen = torch.ones(900, dtype=torch.bool).index_fill(0, few.cell.flatten(), False)
+    targets = torch.full((4, 8), 0.2, dtype=torch.float64)
+    plain = score.fit_steps(few, targets, 3, 2, Rng((0,)))
+    based = score.fit_steps(few, targets, 3, 2, Rng((0,)), base=True)
+    assert (plain[unseen] == 0).all()
+    assert based.numpy() == pytest.approx(math.log(0.2 / 0.8), abs=1e-9)  # already right everywhere
+    assert (plain[~unseen] < -0.1).all()
+
+
 def test_pairs_by_hand():
     right = torch.tensor([True, False, True, False, False, False, False, True, False])
     winners, losers = score.cross_pairs(right, 3)

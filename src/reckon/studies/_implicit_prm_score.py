@@ -63,9 +63,13 @@ def fit_implicit(traces: Traces, start: Tensor, loss: str, steps: int, prompts: 
     return logprobs, logprobs - ref
 
 
-def fit_steps(traces: Traces, targets: Tensor, steps: int, prompts: int, rng: Rng) -> Tensor:
-    """[900] float64: a logit for each cell, learned from a target for every step."""
-    weight = torch.zeros(900, dtype=torch.float64, requires_grad=True)
+def fit_steps(traces: Traces, targets: Tensor, steps: int, prompts: int, rng: Rng, base: bool = False) -> Tensor:
+    """[900] float64: a logit for each cell, learned from a target for every step.
+
+    Logits begin at 0, or with `base` at the mean target's, so that a cell never seen does not pass for a good one.
+    """
+    begin = targets.mean().logit() if base else torch.zeros((), dtype=torch.float64)
+    weight = begin.repeat(900).requires_grad_()
     cell, every = traces.cell, torch.ones_like(targets, dtype=torch.bool)
 
     def batch_loss(rows: Tensor) -> Tensor:
