@@ -20,6 +20,7 @@ from reckon.fit._loop import Plan, fit, measure, schedule, shuffled
 from reckon.fit._read import Read, Source, read_examples
 from reckon.fit._reference import CachedReference
 from reckon.fit._rows import Example, Unpaired
+from reckon.fit._scores import PrefixValues
 from reckon.models import BUILT_IN, Optimization, Sampling, load_model
 from reckon.runs import Run
 from reckon.types import Json, Metrics, Rng
@@ -62,8 +63,7 @@ def fit_command(
 
     The folder is a run's (recipe, environment, metrics, checkpoints) and gets fitted.json, which says what the model
     was made of; model/, a plain Hugging Face folder with, for judges, the value head and judge.json in it, so that
-    `reckon.rewards.load_judge` opens it; and classifier/ for outcome models, which `AutoModelForSequenceClassification`
-    opens.
+    `reckon.rewards.load_judge` opens it; for outcome models classifier/, for `AutoModelForSequenceClassification`.
 
     Args:
         kind: of `KINDS`.
@@ -78,8 +78,8 @@ def fit_command(
 
     Raises:
         MissingError: no such data, model or run.
-        InputError: a setting, a row or a file that cannot be used.
-        RunError: a run is there already, or is another one than is to be resumed.
+        InputError: a setting or a row that cannot be used.
+        RunError: a run is there already, or another one than is to be resumed.
     """
     settings = settings or Settings()
     entry = entry_of(kind, settings)
@@ -88,18 +88,13 @@ def fit_command(
     order = by_buckets if settings.buckets and entry.shape == "prefix" else shuffled
     plan = _plan(settings, show)
     learner = _learner(bare, entry, settings, total=len(schedule(given.train, plan, order)))
-    loss = entry.loss(settings, _reference(learner, settings) if "reference" in entry.reads else None)
+    loss = entry.loss(settings, _reference(entry, learner, settings))
     recipe = _recipe(kind, data, given, model, settings)
-    opened = (
-        Run.resume(out, recipe, keep_last=1)
-        if resume
-        else Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1)
-    )
-    with opened as run:
+    with _open(out, recipe, overwrite=overwrite, resume=resume) as run:
         finished = fit(learner, given.train, loss, plan, run, dev=given.dev, order=order)
         if finished and run.best is not None:
             run.load({"model": learner}, "best")
-        calibration, said = _calibration(learner, given.dev, loss, entry, settings) if finished else (None, [])
+        calibration, said = _calibration(learner, given.dev, loss, settings) if finished else (None, [])
         result = Fitted(
             folder=run.folder,
             finished=finished,
@@ -113,6 +108,13 @@ def fit_command(
         if finished:
             _write(result, learner, recipe, entry, settings, calibration)
     return result
+
+
+def _open(out: str | Path, recipe: Mapping[str, Json], *, overwrite: bool, resume: bool) -> Run:
+    """The run's folder; of checkpoints the last and the best are enough."""
+    if resume:
+        return Run.resume(out, recipe, keep_last=1)
+    return Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +213,8 @@ def _learner(bare: LanguageModel, entry: Entry, settings: Settings, total: int) 
     )
 
 
-def _reference(learner: LanguageModel, settings: Settings) -> CachedReference | None:
-    if settings.reference == "none":
+def _reference(entry: Entry, learner: LanguageModel, settings: Settings) -> CachedReference | None:
+    if "reference" not in entry.reads or settings.reference == "none":
         return None
     if settings.reference == "start":
         return CachedReference(learner.reference())
@@ -233,10 +235,10 @@ def _recipe(kind: str, data: Source, given: _Given, model: str, settings: Settin
 
 
 def _calibration(
-    model: LanguageModel, dev: Sequence[Example], loss: FitLoss, entry: Entry, settings: Settings
+    model: LanguageModel, dev: Sequence[Example], loss: FitLoss, settings: Settings
 ) -> tuple[Calibration | None, list[str]]:
     """Temperature and bias on the rows held back, or why there are none."""
-    if entry.shape != "prefix" or not settings.calibrate:
+    if not isinstance(loss, PrefixValues) or not settings.calibrate:
         return None, []
     if not dev:
         return None, ["No rows were held back, so the values are not calibrated."]
