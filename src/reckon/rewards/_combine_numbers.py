@@ -212,7 +212,7 @@ class Product:
             part, row = outside[0].tolist()
             raise RunError(
                 f"product: {list(self.parts)[part]!r} gave {float(probabilities[part, row]):g} for row {row}, and a"
-                " probability lies between 0 and 1. Bound it with `Clip`, or compare it with `SigmoidCentered`."
+                " probability lies between 0 and 1. Bound it with `Clip`, or compare it with `BaseSamples`."
             )
         value = combinations.product(probabilities)
         return Said(with_unknown(value, probabilities, asking, self.missing), watched)
