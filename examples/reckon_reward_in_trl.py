@@ -1,8 +1,8 @@
 """Trains TRL's GRPOTrainer with a combination of reckon's rewards: `python examples/reckon_reward_in_trl.py`.
 
 Needs TRL and datasets. The model has two layers and reads characters; it is made on the spot, so nothing is downloaded,
-and 40 steps take about 15 seconds on a CPU. The model starts out random and learns to end its answers in time, not yet to
-add: what is shown is how the parts fit together.
+and 40 steps take about 15 seconds on a CPU. The model starts out random and learns to end its answers in time, not yet
+to add: what is shown is how the parts fit together.
 """
 
 from __future__ import annotations
