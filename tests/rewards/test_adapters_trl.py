@@ -1,5 +1,6 @@
 """Rewards called as TRL calls reward functions, without TRL."""
 
+import asyncio
 import functools
 import math
 import pickle
@@ -341,6 +342,11 @@ async def waits(completions, bonus=0.0, **kwargs):
     return [len(text) + bonus for text in completions]
 
 
+def loops(completions, **kwargs):
+    """A plain function that runs an event loop of its own, as those that ask a server often do."""
+    return asyncio.run(waits(completions))
+
+
 class Factored:
     def __init__(self, limit):
         self.limit = limit
@@ -356,6 +362,7 @@ def get_factored(limit):
 def test_async_functions_settings_and_factories(make_batch):
     batch = make_batch(["ab", "c"], lengths=[2, 1])
     assert from_trl(waits).score(batch)["waits"].values.tolist() == [2, 1]
+    assert from_trl(loops).score(batch)["loops"].values.tolist() == [2, 1]
     assert from_trl(waits, bonus=1).score(batch)["waits"].values.tolist() == [3, 2]
     assert from_trl(get_factored, limit=1).score(batch)["Factored"].values.tolist() == [1, 0]
 

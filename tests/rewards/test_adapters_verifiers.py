@@ -201,6 +201,10 @@ async def later(prompt, state):
     return float(state["prompt"] == prompt)
 
 
+def loops(prompt, state):
+    return asyncio.run(later(prompt, state))
+
+
 def rank(completions, answers):
     return [float(len(text)) / len(completions) for text in completions]
 
@@ -212,6 +216,7 @@ async def seen(task, trace):
 def test_functions_get_by_name_what_they_ask_for(batch):
     assert from_verifiers(exact).score(batch)["exact"].values.tolist() == [4, 3, 0]
     assert from_verifiers(later).score(batch)["later"].values.tolist() == [1, 1, 1]
+    assert from_verifiers(loops).score(batch)["loops"].values.tolist() == [1, 1, 1]
     assert from_verifiers(rank).score(batch)["rank"].values.tolist() == [0.5, 1, 2]  # groups of 2 and of 1
     # right, ended, 1 token; wrong, cut off, 2 tokens; right (blanks aside), ended, 2 tokens
     assert from_verifiers(seen).score(batch)["seen"].values.tolist() == pytest.approx([1.1, -0.8, 1.2])

@@ -176,6 +176,10 @@ async def later(data_source, solution_str, ground_truth, extra_info):
     return 0.5
 
 
+def loops(data_source, solution_str, ground_truth, extra_info):
+    return asyncio.run(later(data_source, solution_str, ground_truth, extra_info))
+
+
 def many(data_sources, solution_strs, ground_truths, extra_infos):
     return [float(len(text)) for text in solution_strs]
 
@@ -206,6 +210,7 @@ def test_the_other_numbers_of_a_mapping_are_watched(batch):
 
 def test_async_and_batch_functions_are_called_as_verl_would(batch):
     assert from_verl(later).score(batch)["later"].values.tolist()[:2] == [0.5, 0.5]
+    assert from_verl(loops).score(batch)["loops"].values.tolist()[:2] == [0.5, 0.5]
     assert from_verl(many).score(batch)["many"].values.tolist()[:2] == [1, 4]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -179,6 +179,20 @@ def say(tree: Sum, batch: Batch, library: str) -> Said:
         streams={name: plain(stream.values.tolist()) for name, stream in streams.items() if stream.values.ndim == 1},
         metrics={key: value for key, value in metrics.items() if not math.isnan(value)},
     )
+
+
+def settled(results: Sequence[object], then: Callable[[list[object]], Values]) -> Values | Awaitable[Values]:
+    """What `then` makes of results, at once or, where some must be awaited, later.
+
+    Plain functions are never called inside an event loop, for some run one of their own.
+    """
+    if not any(inspect.isawaitable(result) for result in results):
+        return then(list(results))
+
+    async def later() -> Values:
+        return then([await result if inspect.isawaitable(result) else result for result in results])
+
+    return later()
 
 
 def plain(values: Sequence[float]) -> Values:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ from reckon.rewards._columns import columns as columns_of
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._tree import Sum, as_reward
 from reckon.rewards.adapters._batch import Given, Turn, batch_of, groups_of_size, text_of
-from reckon.rewards.adapters._ready import Said, Values, check_given, linear, name_of, ready, say
+from reckon.rewards.adapters._ready import Said, Values, check_given, linear, name_of, ready, say, settled
 from reckon.types import Batch, Json, Reward, Stream, Task
 
 if TYPE_CHECKING:
@@ -240,16 +240,18 @@ class TrlFunction:
         if len(rows) < n:
             chosen = {name: _cut(cells, rows, n) for name, cells in chosen.items()}
 
-        async def ask() -> Values:
-            result = self.function(**chosen)
-            result = await result if inspect.isawaitable(result) else result
+        def filled(results: list[object]) -> Values:
+            (result,) = results
             if len(rows) == n:
                 return cast("Values", result)  # `Function` says what is wrong with it
-            values = list(result)
+            values = list(cast("Values", result))
             if len(values) != len(rows):
                 raise RunError(f"{len(values)} values came back for {len(rows)} completions.")
             found = dict(zip(rows, values, strict=True))
             return [found.get(row) for row in range(n)]
+
+        def ask() -> Values | Awaitable[Values]:
+            return settled([self.function(**chosen)], filled)
 
         ask.__name__ = self.name
         return Function(ask).score(batch)

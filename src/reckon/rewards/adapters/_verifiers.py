@@ -26,6 +26,7 @@ from reckon.rewards.adapters._ready import (
     parts_of,
     ready,
     say,
+    settled,
 )
 from reckon.types import Batch, End, Reward, Stream, Task
 
@@ -169,14 +170,11 @@ def to_verifiers(
     Args:
         reward: a reward, a function, or several by name, as `as_reward` takes them.
         vf: the module, as you import it; None = the one that is installed, `verifiers.v1` first.
-        tokenizer: the policy's; without it a reward that reads tokens needs a version that hands them over.
+        tokenizer: the policy's, for rewards that read tokens.
         task: a task of ours; its checker judges the responses, as `Verifier` needs.
         answer: the field of the task's data that holds the reference answer.
         unknown: what an unknown reward counts as; None = it is an error. `Rubric` logs an error and takes 0.0.
         frozen: score judges that learn with what they know now, instead of refusing them.
-
-    Returns:
-        A class, or a `vf.Rubric`.
 
     Raises:
         InputError: a reward there is no place for, or a module that is no verifiers.
@@ -240,22 +238,24 @@ class VerifiersFunction:
         plural, traced = bool(_PLURALS & names), "trace" in names
         tables = [_arguments(batch, row, traced=traced) for row in range(len(batch.rollouts.text))]
 
-        async def ask() -> Values:
+        def call(rows: Sequence[int]) -> object:
+            table = tables[rows[0]]
+            if plural:
+                table = {f"{name}s": [tables[row][name] for row in rows] for name in table}
+            return self.function(**self._chosen(table))
+
+        def placed(results: list[object]) -> Values:
             values: Values = [None] * len(tables)
-            for rows in calls:
-                table = (
-                    {f"{name}s": [tables[row][name] for row in rows] for name in tables[0]}
-                    if plural
-                    else tables[rows[0]]
-                )
-                result = self.function(**self._chosen(table))
-                result = await cast("Awaitable[object]", result) if inspect.isawaitable(result) else result
+            for rows, result in zip(calls, results, strict=True):
                 found = cast("Sequence[float | None]", result if plural else [result])
                 if len(found) != len(rows):
                     raise RunError(f"{len(found)} values came back for {len(rows)} responses.")
                 for row, value in zip(rows, found, strict=True):
                     values[row] = value
             return values
+
+        def ask() -> Values | Awaitable[Values]:
+            return settled([call(rows) for rows in calls], placed)
 
         ask.__name__ = self.name
         return Function(ask).score(batch)

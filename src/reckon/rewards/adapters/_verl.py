@@ -14,7 +14,7 @@ from reckon.errors import InputError, RunError
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._tree import Sum
 from reckon.rewards.adapters._batch import Given, batch_of
-from reckon.rewards.adapters._ready import check_given, known, parts_of, reads_prompt, ready, say
+from reckon.rewards.adapters._ready import Values, check_given, known, parts_of, reads_prompt, ready, say, settled
 from reckon.types import Batch, Reward, Stream, Task
 
 if TYPE_CHECKING:
@@ -194,10 +194,8 @@ class VerlFunction:
         n = len(batch.rollouts.text)
         asked = [row for row in range(n) if batch.rollouts.problem(row).answer is not None]
 
-        async def ask() -> list[float | None]:
-            waiting = self._ask(batch, asked)
-            results = [await cast("Awaitable[object]", w) if inspect.isawaitable(w) else w for w in waiting]
-            return _gather(results, asked, n, keys)
+        def ask() -> Values | Awaitable[Values]:
+            return settled(self._ask(batch, asked), lambda results: _gather(results, asked, n, keys))
 
         ask.__name__ = self.name
         streams = dict(Function(ask).score(batch))
