@@ -325,7 +325,8 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(page.split("```python\n")[1].split("```")[0], "signals.md", "exec"), {})
     said = capsys.readouterr().out
-    assert "last_digit: With care." in said
+    assert "last_digit: Trust." in said
+    assert "gives 62% of the pairs equal scores" in said
     assert "words: Chance level." in said
     assert (tmp_path / "signals.html").is_file()
     assert (tmp_path / "scored.parquet").is_file()

@@ -82,8 +82,8 @@ def reliability(scores: np.ndarray, right: np.ndarray, bins: int = 10) -> list[B
     starts = {0, len(x)}
     for cut in (round(i * len(x) / bins) for i in range(1, bins)):
         if 0 < cut < len(x):  # within a run of equal scores, the nearer end of it
-            low, high = int(np.searchsorted(x, x[cut], side="left")), int(np.searchsorted(x, x[cut], side="right"))
-            starts.add(low if cut - low <= high - cut else high)
+            first, behind = (int(place) for place in (np.searchsorted(x, x[cut]), np.searchsorted(x, x[cut], "right")))
+            starts.add(first if cut - first <= behind - cut else behind)
     found = []
     for start, stop in itertools.pairwise(sorted(starts)):
         n, hits = stop - start, float(y[start:stop].sum())
