@@ -55,6 +55,16 @@ def test_the_number_that_decides_the_answer_is_changed_not_the_last_one():
     assert {t[-2] for t in many(ChangeNumber(), text)} - {"3"}  # without a reader the last number is taken
 
 
+def test_a_change_that_leaves_no_answer_is_none():
+    """The answer is the first number, but only where the last one is 8: only the first may be changed."""
+
+    def read(problem, text):
+        first, last = text.split()
+        return first if last == "8" else None
+
+    assert all(re.fullmatch(r"\d 8", text) for text in many(ChangeNumber(read=read), "7 8"))
+
+
 def test_one_digit_before_it_changes_too_if_asked():
     for text in many(ChangeNumber(intermediate=True)):
         head, total = text.rsplit("Total: ", 1)

@@ -164,6 +164,34 @@ def test_unknown_verdicts_leave_count_and_mean():
     assert math.isnan(nothing.q_hat)
 
 
+class Partial(PitTask):
+    """Half the credit for whatever is not right."""
+
+    def check(self, problem, text):
+        found = super().check(problem, text)
+        return found if found.outcome else Verdict(outcome=0.5, answer=found.answer, reason="partial")
+
+
+def test_partial_credit_is_not_right():
+    policy, task = PitPolicy(error=0.3), PitTask()
+    rollouts = seeds(policy, task)
+    whole = label_prefixes(policy, task, rollouts, LINE, 4, Rng((0,)))
+    assert label_prefixes(policy, Partial(), rollouts, LINE, 4, Rng((0,))) == whole
+
+
+def test_no_two_chunks_draw_the_same_numbers():
+    names = []
+
+    class Named(PitPolicy):
+        def sample(self, problems, k, rng, prefixes=None):
+            names.append(rng)
+            return super().sample(problems, k, rng, prefixes)
+
+    policy, task = Named(), PitTask()
+    label_prefixes(policy, task, seeds(policy, task, 4), LINE, 2, Rng((0,)), drawing=Drawing(problems_per_chunk=1))
+    assert len(names) == len(set(names)) == 5
+
+
 def test_a_response_that_was_cut_is_wrong_unless_its_text_is_to_be_checked():
     problem = Problem(id="p", prompt="1+2=", answer="3")
     cut = rollouts_of([problem], 1, [["3"]], [End.LENGTH], [0])

@@ -63,8 +63,7 @@ class Scripted:
             text = "".join(map(piece, prefix))
             right = round(self.values.get(text.replace("\n", ""), 0) * k)
             for j in range(k):
-                tail = "\n".join("aaaa" if j < right else "abcd")
-                rest = tail[len(text) :]
+                rest = "\n".join("aaaa" if j < right else "abcd")[len(text) :]
                 rows.append([*map(piece, prefix), *rest, ""])
                 given.append(len(prefix))
         return rollouts_of(problems, k, rows, [End.EOS] * len(rows), given)
@@ -92,6 +91,28 @@ def test_a_binary_search_may_miss_a_pit_that_the_response_climbs_out_of(search, 
     hunt = FirstPit(n_rough=4, search=search)
     labels = label_first_pits(policy, LastLetter(), rollouts, LINE, 8, Rng((0,)), hunt=hunt)
     assert labels.records[-1].text == pit
+
+
+class NoVerdictOnAba(LastLetter):
+    def check(self, problem, text):
+        if text.startswith("a\nb\na"):
+            return Verdict(outcome=None, answer=None, reason="timed out")
+        return super().check(problem, text)
+
+
+def test_a_prefix_without_a_known_verdict_is_no_pit():
+    """From a, b all completions are a, b, a, a, which nobody can judge; the pit is the next one, a, b, c."""
+    policy = Scripted({"": 0.75, "ab": 1.0})
+    rollouts = policy.sample(LastLetter().problems("train"), 1, Rng((0,)))
+    policy.values["a"] = 0.75
+    hunt = FirstPit(n_rough=4)
+    labels = label_first_pits(policy, NoVerdictOnAba(), rollouts, LINE, 8, Rng((0,)), hunt=hunt)
+    assert [(r.text, r.n_mc) for r in labels if r.trace == 0] == [
+        ("", 8),
+        ("a\n", 8),
+        ("a\nb\n", 0),
+        ("a\nb\nc\n", 8),
+    ]
 
 
 def test_costs_by_hand():

@@ -98,6 +98,18 @@ def test_actions_of_a_known_world():
     assert (hopeless.distinguishability, hopeless.alignment) == (0.0, 0.0)
 
 
+def test_an_action_is_the_step_behind_the_state():
+    """After one good step of four: values 0.7^2 = 0.49 or 0, of variance 0.3 * 0.7 * 0.49^2 = 0.0504."""
+    policy, task = PitPolicy(error=0.3, steps=4), PitTask(steps=4)
+    seeds = policy.sample(task.problems("train"), 2, Rng((0,)))
+    labels = label_prefixes(policy, task, seeds, Pattern(), 1, Rng((0,)))
+    states = [record for record in labels if record.text == "g\n"]
+    actions = label_actions(policy, task, states, Pattern(), 32, 16, Rng((1,)))
+    (own,) = best_of_k_provers(actions.policy, [1])
+    assert own.states == len(states) > 5
+    assert abs(own.distinguishability - 0.0504) < 4 * own.distinguishability_error
+
+
 def test_actions_that_end_the_response_are_checked():
     policy, task = ChainPolicy(error=0.5), chain(operations=1)
     seeds = policy.sample(task.problems("train")[:3], 1, Rng((0,)))

@@ -173,6 +173,8 @@ def test_from_a_task_to_a_folder(model, tmp_path):
     assert labels.cost.rollouts <= 60
     assert told == [3.0]
     assert read_labels(tmp_path).cost == labels.cost
+    whole = read_labels(tmp_path / "labels.parquet")
+    assert (whole.cost, whole.left_out, len(whole)) == (labels.cost, labels.left_out, len(labels))
     with pytest.raises(InputError, match="there is no problem"):
         make_labels(model, TASK, [], tmp_path)
     with pytest.raises(InputError, match="3 problems with 2 seeds each are more than the budget of 5 rollouts"):

@@ -9,7 +9,7 @@ from reckon.annotate._cost import Budget
 from reckon.annotate._draw import Continues, Drawing
 from reckon.annotate._pits import FirstPit, label_first_pits
 from reckon.annotate._prefixes import Tell, check_count, label_prefixes
-from reckon.annotate._records import Labels
+from reckon.annotate._records import Labels, write_labels
 from reckon.errors import InputError
 from reckon.steps import Pattern, Splitter
 from reckon.types import Problem, Rng, Task
@@ -39,7 +39,8 @@ def make_labels(
         policy: whose chance of success is estimated.
         task: checks answers.
         problems: the task's, such as `task.problems("train")[:100]`.
-        folder: where the labels go; `read_labels` reads them.
+        folder: where the labels go: a file for each chunk as it is done, and at the end all in labels.parquet, which
+            `fit` reads as prefixes.
         n_cov: seeds of each problem.
         n_mc: completions of each prefix.
         splitter: says where steps end; None = at line ends.
@@ -63,9 +64,13 @@ def make_labels(
     rng = Rng((seed, "labels"))
     seeds = policy.sample(list(problems), n_cov, rng.child("seeds"))
     cut = splitter or Pattern()
-    how = drawing or Drawing()
     if hunt is None:
-        return label_prefixes(policy, task, seeds, cut, n_mc, rng, drawing=how, budget=budget, folder=folder, tell=tell)
-    return label_first_pits(
-        policy, task, seeds, cut, n_mc, rng, hunt=hunt, drawing=how, budget=budget, folder=folder, tell=tell
-    )
+        labels = label_prefixes(
+            policy, task, seeds, cut, n_mc, rng, drawing=drawing, budget=budget, folder=folder, tell=tell
+        )
+    else:
+        labels = label_first_pits(
+            policy, task, seeds, cut, n_mc, rng, hunt=hunt, drawing=drawing, budget=budget, folder=folder, tell=tell
+        )
+    write_labels(Path(folder) / "labels.parquet", labels)
+    return labels
