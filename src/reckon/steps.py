@@ -216,7 +216,7 @@ def over_steps(values: Tensor, steps: Steps) -> Tensor:
     _check(values, steps)
     columns = max((len(ends) for ends in steps.ends), default=0)
     inside = steps.index >= 0
-    # One more column takes what is outside, so that no inf or nan of the padding is added to a step.
+    # One more column takes what is outside: where no response has a step, there is no other to take it.
     into = torch.where(inside, steps.index, columns)
     sums = values.new_zeros((values.shape[0], columns + 1), dtype=torch.float32)
     sums = sums.scatter_add(1, into, torch.where(inside, values, 0.0).float())[:, :columns]
