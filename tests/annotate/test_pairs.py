@@ -236,9 +236,10 @@ def test_pairs_of_a_batch():
         kept=6,
     )
     batch = Batch(rollouts=given_, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=1)
-    assert pairs_of(batch, TASK, SwapOperator(), Rng((0,))) == build_pairs(
-        given_, outcome, TASK, SwapOperator(), Rng((0,))
-    )
+    for how in ({}, {"positive": "lowest_score", "scores": -torch.arange(float(n))}, {"workers": 2, "seconds": 60}):
+        made = pairs_of(batch, TASK, SwapOperator(), Rng((0,)), **how)
+        assert made == build_pairs(given_, outcome, TASK, SwapOperator(), Rng((0,)), **how)
+        assert made.share == 1.0
 
 
 def test_rejected_rollouts_as_negatives():

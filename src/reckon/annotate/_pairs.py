@@ -119,10 +119,28 @@ def build_pairs(
 
 
 def pairs_of(
-    batch: Batch, task: Task, corruptor: Corruptor, rng: Rng, *, positive: Positive = "first", workers: int = 1
+    batch: Batch,
+    task: Task,
+    corruptor: Corruptor,
+    rng: Rng,
+    *,
+    positive: Positive = "first",
+    scores: Tensor | None = None,
+    workers: int = 1,
+    seconds: float | None = None,
 ) -> Pairs:
-    """`build_pairs` of the rollouts of a training batch: one corrupted response for each prompt."""
-    return build_pairs(batch.rollouts, batch.outcome, task, corruptor, rng, positive=positive, workers=workers)
+    """`build_pairs` of the rollouts of a training batch, judged by its outcome; arguments as there."""
+    return build_pairs(
+        batch.rollouts,
+        batch.outcome,
+        task,
+        corruptor,
+        rng,
+        positive=positive,
+        scores=scores,
+        workers=workers,
+        seconds=seconds,
+    )
 
 
 def rejected_pairs(rollouts: Rollouts, outcome: Tensor) -> Pairs:
