@@ -276,3 +276,12 @@ def test_a_language_model_is_searched_step_by_step():
         again = policy.outputs(found.rollouts.seq).logprobs[row, :size]
         torch.testing.assert_close(found.rollouts.logprobs[row, :size], again, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(HeadValues(policy)(found.rollouts), found.q, rtol=1e-5, atol=1e-5)
+
+
+def test_an_advantage_is_counted_from_its_own_parent():
+    """A: ab 0.9 - 0.9 = 0, aa 0, ba and bc 0.1 - 0.1 = 0; so ba and ab go on, though both of a's have the higher V."""
+    q = table(start=0.5, a=0.5, b=0.5, c_end=0, aa_end=0.1, ab_end=0.5, ba_end=0.6, bc_end=0.3)
+    mu = table(start=0.5, a=0.9, b=0.1, c_end=0, aa_end=0.9, ab_end=0.9, ba_end=0.1, bc_end=0.1)
+    plan = Beam(width=2, samples=3, alpha=1.0, duplicates=False)
+    found = beam_search(Script(TREE), [PROBLEM], q, plan, Rng((0,)), mu)
+    assert found.rollouts.text == ("ba",)
