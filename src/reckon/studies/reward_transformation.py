@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 BEST_OF = 16
 GROUP = 64  # answers to each prompt in a step of the learner
 RATES = (40.0, 1.0)  # of the learner: at the first and the last step, between them in proportion
-AXIS = "mean KL in nats (first two panels), thousands of steps (third)"
-BOTH, HACKED, DISTANCE = "both good", "mass on hacks", "total variation to the optimum"
+AXIS = "mean KL in nats (learned arms: thousands of steps)"
+BOTH, HACKED, DISTANCE = "both good", "mass on hacks", "learned arms: total variation to the optimum"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -390,6 +390,9 @@ STUDY = Study(
         "A first run, with 3000 steps of the learner, took over a minute for each of its cells and was stopped after "
         "eight of them: total variation was 0.0001 to 0.0007 at the end. 300 steps show the same in a tenth of the "
         "time; the rule is as it was.",
+        "Without hacks the numbers are the pilot's, to its rounding. With hacks most lie up to 0.02 beside them, "
+        "always towards more hacking. The pilot does not say whether the mean that a hack's reward is 4 above is taken before "
+        "or after hacks are put in; here it is before, which lifts them about 0.1 more.",
         "The pilot is a NumPy trial of ours with the same world. The rules were committed before the first run of this "
         "study, but after the pilot's table had been read and one other seed tried: they test that it repeats, not a "
         "guess made blind.",
