@@ -391,8 +391,8 @@ STUDY = Study(
         "eight of them: total variation was 0.0001 to 0.0007 at the end. 300 steps show the same in a tenth of the "
         "time; the rule is as it was.",
         "Without hacks the numbers are the pilot's, to its rounding. With hacks most lie up to 0.02 beside them, "
-        "always towards more hacking. The pilot does not say whether the mean that a hack's reward is 4 above is taken before "
-        "or after hacks are put in; here it is before, which lifts them about 0.1 more.",
+        "always towards more hacking. The pilot does not say whether the mean that a hack's reward is 4 above is taken "
+        "before or after hacks are put in; here it is before, which lifts them about 0.1 more.",
         "The pilot is a NumPy trial of ours with the same world. The rules were committed before the first run of this "
         "study, but after the pilot's table had been read and one other seed tried: they test that it repeats, not a "
         "guess made blind.",
