@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from reckon.evaluate import Estimate, SignalBench, SignalReport
 from reckon.report._html import Html, inline, join, number, share, table, tag
 
+VOTE = "majority vote"
 COLORS = 6  # line-0 ... line-5 of page.css; each also has its own dashes
 
 
@@ -33,9 +34,9 @@ def scale(estimate: Estimate, low: float, high: float, middle: float, label: str
     return tag("span", svg, class_="scale-line")
 
 
-def swatch(place: int | None) -> Html:
-    """A short stretch of a line, for a legend; None = the gray ones."""
-    kind = "line-base" if place is None else f"line-{place % COLORS}"
+def swatch(place: int | None, *, dashed: bool = False) -> Html:
+    """A short stretch of a line, for a legend; None = a gray one."""
+    kind = ("line-base dashed" if dashed else "line-base") if place is None else f"line-{place % COLORS}"
     return Html(
         f'<svg viewBox="0 0 22 7" aria-hidden="true"><line class="{kind}" x1="0" x2="22" y1="3.5" y2="3.5"/></svg>'
     )
@@ -47,7 +48,7 @@ class Frame:
     def __init__(self, width: int, height: int, x: tuple[float, float], y: tuple[float, float]) -> None:
         self.width, self.height = width, height
         self._x, self._y = x, y
-        self.left, self.right, self.top, self.bottom = 52, 10, 12, 40
+        self.left, self.right, self.top, self.bottom = 58, 12, 14, 44
         self.parts: list[str] = []
 
     def at(self, x: float, y: float) -> tuple[float, float]:
@@ -103,7 +104,7 @@ def best_of_n_plot(bench: SignalBench) -> Html:
     lines = [(one.name, one.curve, f"line-{i % COLORS}", i) for i, one in enumerate(bench.signals)]
     gray: list[tuple[str, Sequence[float]]] = [("oracle: any right", bench.oracle)]
     if bench.vote:
-        gray.append(("majority vote", bench.vote))
+        gray.append((VOTE, bench.vote))
     every = [value for _, curve, *_ in [*lines, *((n, c, "", 0) for n, c in gray)] for value in curve]
     low, high = math.floor(10 * min(every) - 1e-9) / 10, math.ceil(10 * max(every) + 1e-9) / 10
     low, high = max(0.0, low), min(1.0, max(high, low + 0.1))
@@ -124,7 +125,10 @@ def best_of_n_plot(bench: SignalBench) -> Html:
     ends.sort(key=lambda end: -end[1])
     legend = tag(
         "p",
-        *(tag("span", swatch(place), name, " ", tag("b", share(value))) for name, value, place in ends),
+        *(
+            tag("span", swatch(place, dashed=name == VOTE), name, " ", tag("b", share(value)))
+            for name, value, place in ends
+        ),
         class_="legend",
     )
     label = f"Share of right answers among the best of 1 to {bench.n} samples, by signal"
@@ -154,7 +158,7 @@ def reliability_plot(one: SignalReport) -> Html:
         words = f"off by {number(told.error)}; {number(told.recalibrated_error)} after recalibration"
     else:
         words = f"no probability; off by {number(told.recalibrated_error)} after recalibration"
-    words += f". Recalibrated it takes {share(told.skill)} off the base rate’s Brier score."
+    words += f". Recalibrated it takes {share(told.skill)} off the base rate’s Brier score." if told.skill > 0 else "."
     label = f"{one.name}: share of right answers by score"
     return tag("figure", tag("figcaption", one.name), frame.svg(label), tag("p", words, class_="hint"), class_="small")
 

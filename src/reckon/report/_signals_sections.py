@@ -60,7 +60,7 @@ def overview(bench: SignalBench) -> Html:
     top = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in head)))
     caption = (
         f"{count(bench.responses)} responses to {count(bench.prompts)} prompts; only the {count(bench.mixed)} prompts "
-        "with right and wrong answers can rank anything. "
+        "with right and wrong answers can rank anything; ties count half. "
         "A gray tick is what a coin would do; lines are 95% intervals over problems."
     )
     if bench.unknown:
