@@ -226,6 +226,7 @@ def test_centering_by_hand():
 def test_pairs_that_are_not_valid_count_for_nothing(valid, loss):
     chosen, rejected, mask = double(2.0, 0.5), double(1.0, 0.5), torch.tensor(valid)
     same(masked_mean(bradley_terry(chosen, rejected, mask=mask), mask), loss, 1e-5)
+    assert (bradley_terry(chosen, rejected, mask=mask)[~mask] == 0).all()  # of itself, not by the mean's mask
     chosen[~mask], rejected[~mask] = NAN, INF
     found = masked_mean(bradley_terry(chosen, rejected, double(0, 0), 0.1, mask), mask)
     same(found, loss + 0.1 * 9 * valid[0] / max(sum(valid), 1) + 0.1 * valid[1] / max(sum(valid), 1), 1e-5)
