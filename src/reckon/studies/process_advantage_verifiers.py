@@ -349,9 +349,9 @@ STUDY = Study(
         "alone waits for a first lucky find, so its time differs threefold between seeds, and the pilot's three were "
         "slow ones. With the entropy bonus that mu_10 has, the outcome alone does not get there in 500 steps in any "
         "seed. The rule asked for every seed and stays.",
-        "The entropy bonus of 0.01 drowns the outcome alone: it drives that arm, and the one with summed advantages, to "
-        "the uniform law (2.71 nats), where nothing is found. Summed, the advantages fail as the outcome does; per step "
-        "they overcome the bonus.",
+        "The entropy bonus of 0.01 drowns the outcome alone: it drives that arm, and the one with summed advantages, "
+        "to the uniform law (2.71 nats), where nothing is found. Summed, the advantages fail as the outcome does; per "
+        "step they overcome the bonus.",
         "The best of 4 made of a noisy Q does not only gain nothing in search: it loses 5 to 8 points.",
         "Neither diagnostic orders the provers as learning does: mu_100 has by far the largest of both sums among the "
         "provers by gamma, and is slower than mu_10.",
