@@ -19,6 +19,16 @@ class In:
 SIZES = {"train": 9, "dev": 4, "test": 4}
 STRINGS = {**SIZES, "length": [4, 6]}
 
+_LENGTH = {"kind": "length", "l_max": 8}
+_NUMBERS = {"a": "verifier", "b": _LENGTH, "c": "own.py:some"}  # the last does not apply to every response
+_GOOD = {
+    "a": {"kind": "probability", "reward": "verifier"},
+    "b": {"kind": "centered", "reward": _LENGTH},
+    "c": {"kind": "probability", "reward": "own.py:some"},
+}
+_FEWER = {name: part for name, part in _NUMBERS.items() if name != "b"}
+_LESS_GOOD = {name: part for name, part in _GOOD.items() if name != "b"}
+
 # Settings without a default, and sizes that keep the test quick. By "role.kind".
 NEEDED: dict[str, dict[str, object]] = {
     "task.letter_count": STRINGS,
@@ -43,6 +53,20 @@ NEEDED: dict[str, dict[str, object]] = {
     "reward.gate": {"condition": "verifier", "then": {"kind": "length", "l_max": 8}},
     "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
     "reward.own.py:slow": {},
+    "reward.centered": {"reward": _LENGTH},
+    "reward.probability": {"reward": "verifier"},
+    "reward.and": {"parts": _GOOD},
+    "reward.or": {"parts": _GOOD},
+    "reward.not": {"reward": {"kind": "probability", "reward": "verifier"}},
+    "reward.linear": {"parts": _NUMBERS},
+    "reward.min": {"parts": _NUMBERS},
+    "reward.product": {"parts": {"a": "verifier", "b": "own.py:some"}},
+    "reward.ensemble": {"parts": _NUMBERS},
+    "reward.clip": {"reward": _LENGTH, "low": -0.5, "high": 0.5},
+    "reward.standardized": {"reward": _LENGTH},
+    "reward.min_max": {"reward": _LENGTH},
+    "reward.normalize_then_sum": {"parts": _NUMBERS},
+    "reward.constrained": {"reward": "verifier", "costs": {"long": _LENGTH}, "limits": {"long": 0.1}},
     "objective.kl_penalty": {"coef": 0.1},
     "objective.entropy_bonus": {"coef": 0.1},
     "method.dapo": {"limit": 8},
@@ -136,6 +160,26 @@ PARTS: dict[str, object] = {
     "reward.kl_reward.coef": 0.1,
     **_each("reward.gate", {"condition": "format", "then": "verifier", "otherwise": -1.0}),
     **_each("reward.sum", {"parts": {"a": "verifier"}, "weights": {"b": 0.5}, "watch": ["b"]}),
+    **_each("reward.centered", {"reward": "verifier", "references": 0.5}),
+    **_each("reward.probability", {"reward": "own.py:some", "eps": 0.1}),
+    **_each("reward.and", {"parts": _LESS_GOOD, "weights": {"a": 0.5}, "missing": "left_out"}),
+    **_each("reward.or", {"parts": _LESS_GOOD, "missing": "left_out"}),
+    "reward.not.reward": {"kind": "centered", "reward": _LENGTH},
+    **_each("reward.linear", {"parts": _FEWER, "weights": {"a": 0.5}, "missing": "left_out"}),
+    **_each("reward.min", {"parts": _FEWER, "temperature": 1.0, "missing": "left_out"}),
+    **_each("reward.product", {"parts": {"a": "verifier"}, "missing": "left_out"}),
+    **_each("reward.ensemble", {"parts": _FEWER, "how": "min", "coef": 0.5, "missing": "left_out"}),
+    **_each("reward.clip", {"reward": "verifier", "low": -0.1, "high": 0.9}),
+    **_each("reward.standardized", {"reward": "verifier", "over": "group", "eps": 0.5}),
+    "reward.min_max.reward": "verifier",
+    **_each(
+        "reward.normalize_then_sum",
+        {"parts": _FEWER, "weights": {"a": 0.5}, "missing": "left_out", "whiten": False, "eps": 0.5},
+    ),
+    **_each(
+        "reward.constrained",
+        {"reward": _LENGTH, "costs": {"long": "verifier"}, "limits": {"long": 0.3}, "start": 2.0},
+    ),
     "reward.own.py:slow.timeout": 0.001,
     **_each("reward.*", {"weight": 0.5, "watch": True}),
     **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
@@ -229,6 +273,29 @@ EXEMPT: dict[str, str] = {
     "optimizer.total": "follows from steps, epochs and minibatches; a recipe cannot give it",
     "log": "where metrics go beside the run's folder: see tests/runs",
     "out": "where the run goes; every run of this test is sent to a folder of its own by it",
+    "reward.centered.key": "needs a file of references with several: see tests/rewards/test_references.py",
+    **_each(
+        "reward.base_samples",
+        dict.fromkeys(
+            ("reward", "references", "how", "key"),
+            "needs a file of references: see tests/rewards/test_combine.py",
+        ),
+    ),
+    **_each(
+        "reward.fitted",
+        dict.fromkeys(
+            ("folder", "per", "how", "device", "tokens_per_batch"),
+            "needs a fitted judge: see tests/rewards/test_fitted.py",
+        ),
+    ),
+    **_each(
+        "reward.sequence_classifier",
+        dict.fromkeys(
+            ("name", "label", "output", "too_long", "dtype", "device", "tokens_per_batch"),
+            "needs a classifier: see tests/rewards/test_classifier.py",
+        ),
+    ),
+    "reward.constrained.lr": "a price moves after the step it was paid in: see tests/rewards/test_combine.py",
     "reward.http.url": "needs a server: see tests/rewards/test_http.py, as for the three below",
     "reward.http.timeout": "matters when a server is slow",
     "reward.http.retries": "matters when a server fails",

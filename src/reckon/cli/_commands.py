@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from reckon.recipe import Step
 
 INTERRUPTED = 130
-_TRAIN, _JUDGE, _STUDY = "Train", "Judge", "Study"  # panels of the help; a fourth, Plan, comes with label budgets
+TRAIN, JUDGE, STUDY = "Train", "Judge", "Study"  # panels of the help; a fourth, Plan, comes with label budgets
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,7 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 models = typer.Typer(help="List, fetch, remove and export models.", no_args_is_help=True)
-app.add_typer(models, name="models", rich_help_panel=_TRAIN)
+app.add_typer(models, name="models", rich_help_panel=TRAIN)
 
 Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, for machines.")]
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-@app.command(rich_help_panel=_TRAIN)
+@app.command(rich_help_panel=TRAIN)
 def train(
     recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="A recipe's file.")] = None,
     settings: Settings = None,
@@ -132,7 +132,7 @@ def train(
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command(name="eval", rich_help_panel=_JUDGE)
+@app.command(name="eval", rich_help_panel=JUDGE)
 def evaluate_command(
     target: Target,
     settings: Settings = None,
@@ -162,7 +162,7 @@ def evaluate_command(
     if compare is not None and k > 1 and not greedy:
         raise InputError("--compare takes one answer to each problem. Leave --sample or --k out.")
     earlier = None if compare is None else read_evaluation(compare)
-    part, made, load = open_target(target, task, _prefixed(settings), _step(step))
+    part, made, load = open_target(target, task, prefixed(settings), _step(step))
     if part is None or made is None:
         raise InputError(f"{target} is no run, so name a task with --task (`reckon tasks` lists them).")
     total = n if n is not None else len(made.problems(_split(split)))
@@ -196,7 +196,7 @@ def evaluate_command(
         typer.echo(f"Compared with {compare}: {comparison}")
 
 
-@app.command(rich_help_panel=_JUDGE)
+@app.command(rich_help_panel=JUDGE)
 def sample(
     target: Target,
     settings: Settings = None,
@@ -215,7 +215,7 @@ def sample(
 
     if prompt is not None and task is not None:
         raise InputError("--prompt and --task exclude each other: give one of them.")
-    _, made, load = open_target(target, task, _prefixed(settings), _step(step))
+    _, made, load = open_target(target, task, prefixed(settings), _step(step))
     if prompt is not None:
         problems, made = [Problem(id="prompt", prompt=prompt)], None
     elif made is not None:
@@ -231,7 +231,7 @@ def sample(
         print_answers(rows)
 
 
-@app.command(rich_help_panel=_TRAIN)
+@app.command(rich_help_panel=TRAIN)
 def tasks(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="Describe this one and show problems.")] = None,
     settings: Settings = None,
@@ -250,7 +250,7 @@ def tasks(
         else:
             print_table(known)
         return
-    part, made = make_task(kind, _prefixed(settings))
+    part, made = make_task(kind, prefixed(settings))
     posed = made.problems(_split(split))
     rows = problem_rows(made, posed[:n])
     if as_json:
@@ -267,7 +267,7 @@ def tasks(
             typer.echo("  worked: " + str(row["solution"]).replace("\n", "\n          "))
 
 
-@app.command(rich_help_panel=_JUDGE)
+@app.command(rich_help_panel=JUDGE)
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     out: Annotated[Path | None, typer.Option(help="Where to write, instead of RUN/report.html.")] = None,
@@ -283,7 +283,7 @@ def report(
         typer.echo(page)
 
 
-@app.command(rich_help_panel=_STUDY)
+@app.command(rich_help_panel=STUDY)
 def studies(as_json: Json = False) -> None:
     """List the papers' experiments that can be run."""
     from reckon.studies import STUDIES
@@ -294,7 +294,7 @@ def studies(as_json: Json = False) -> None:
         print_table(dict(STUDIES))
 
 
-@app.command(rich_help_panel=_STUDY)
+@app.command(rich_help_panel=STUDY)
 def study(
     name: Annotated[str, typer.Argument(help="One of `reckon studies`.")],
     fast: Annotated[bool, typer.Option("--fast", help="Run every line in seconds; no verdicts.")] = False,
@@ -375,7 +375,7 @@ def export(
         typer.echo(folder)
 
 
-def _prefixed(settings: Sequence[str] | None) -> list[str]:
+def prefixed(settings: Sequence[str] | None) -> list[str]:
     """Settings of commands about a task: count=7 is task.count=7, and sampling.* and model.* are what they say."""
     rooms = ("task", "sampling", "model")
     return [

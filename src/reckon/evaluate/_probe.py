@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,7 +12,7 @@ import numpy as np
 
 from reckon.errors import InputError
 from reckon.evaluate._statistics import majority_vote, wilson
-from reckon.runs import Responses, Tokenize, score_responses
+from reckon.runs import Responses, Tokenize, reader_of, score_responses
 from reckon.types import Problem, Reward, Rng, Task
 
 PROBES: Mapping[str, str] = {
@@ -108,7 +109,9 @@ def probe(
     part = responses.take(np.flatnonzero(np.isin(responses.group, chosen)))
     longest = max((len(text) for text in part.text), default=0)
     constant = majority_vote([problem.answer for problem in responses.problems])
-    built = _with_probes(part, constant, max(400, 2 * longest) if length is None else length, task)
+    room = _room(judges, part.problems)
+    reach = max(400, 2 * longest) if length is None else length
+    built = _with_probes(part, constant, min(reach, room), room, task)
     scored = score_responses(built.responses, judges, tokenize=tokenize)
     return {name: _results(signal.values, built) for name, signal in scored.streams.items()}
 
@@ -120,6 +123,13 @@ class _Built:
     responses: Responses
     kind: tuple[str | None, ...]  # N, the probe; None = a real response
     right: np.ndarray  # [N] verdicts of the real ones
+
+
+def _room(judges: Mapping[str, Reward], problems: Sequence[Problem]) -> int:
+    """Characters that fit into the context of every judge with a language model: a token has one or more of them."""
+    readers = [reader_of(judge) for judge in judges.values()]
+    rooms = [reader.room(problem) for reader in readers if reader is not None for problem in problems]
+    return min((room - 1 for room in rooms if room is not None), default=sys.maxsize)  # 1: the end token
 
 
 def _choose(responses: Responses, most: int, rng: Rng) -> list[int]:
@@ -135,14 +145,17 @@ def _choose(responses: Responses, most: int, rng: Rng) -> list[int]:
     return (both + one)[:most]
 
 
-def _with_probes(part: Responses, constant: str | None, length: int, task: Task | None) -> _Built:
+def _with_probes(part: Responses, constant: str | None, length: int, room: int, task: Task | None) -> _Built:
     rows: list[tuple[int, str, str | None, float, str | None]] = []
     right = part.right
     for g, problem in enumerate(part.problems):
         mine = np.flatnonzero(part.group == g).tolist()
         rows += [(g, part.text[i], None, float(part.outcome[i]), part.end[i]) for i in mine]
         texts = probe_texts(problem, [part.text[i] for i in mine if right[i] == 1], constant, length)
-        for kind, text in texts.items():
+        for kind, whole in texts.items():
+            text = whole[:room] if kind in ("long", "repeated") else whole
+            if len(text) > room:
+                continue
             verdict = None if task is None else task.check(problem, text).outcome
             rows.append((g, text, kind, math.nan if verdict is None else verdict, None))
     outcome = np.array([row[3] for row in rows])

@@ -1,5 +1,6 @@
 """A run as a YAML file: which parts, with which settings. Checked before anything is loaded."""
 
+from reckon.recipe._judges import fit_settings, open_judges
 from reckon.recipe._kinds import KINDS, Role, load_kind, snake_case
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._running import (
@@ -8,6 +9,7 @@ from reckon.recipe._running import (
     read_evaluation,
     resume_run,
     run_recipe,
+    task_of,
     warmed_policy,
     write_evaluation,
 )
@@ -22,17 +24,20 @@ __all__ = [
     "Role",
     "Step",
     "describe",
+    "fit_settings",
     "kinds_table",
     "load_kind",
     "load_run",
     "make_task",
     "methods_table",
+    "open_judges",
     "open_target",
     "read_evaluation",
     "resume_run",
     "run_recipe",
     "settings",
     "snake_case",
+    "task_of",
     "warmed_policy",
     "write_evaluation",
 ]

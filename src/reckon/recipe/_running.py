@@ -12,7 +12,7 @@ from reckon.evaluate import Answers, Comparison, Evaluation, Response, compare, 
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._schema import Frame
 from reckon.runs import EVALUATIONS, Progress, Run, make_table, write_table
-from reckon.types import Judges, Metrics, Policy, Rng, Split, Worked
+from reckon.types import Judges, Metrics, Policy, Rng, Split, Task, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel
@@ -143,6 +143,16 @@ def recipe_of(folder: str | Path, overrides: Iterable[str] = ()) -> Recipe:
             f"did then, and load its weights: Run.open({str(folder)!r}).load({{'policy': policy}}, 'last')."
         )
     return Recipe.load(Path(folder) / "recipe.yaml", overrides)
+
+
+def task_of(folder: str | Path) -> Task | None:
+    """The task that a run was made with; None for one made in Python, which does not say.
+
+    Raises:
+        MissingError: there is no run.
+    """
+    recipe = Run.open(folder).recipe
+    return recipe_of(folder).made_task if "model" in recipe and "task" in recipe else None
 
 
 def load_run(

@@ -1,32 +1,80 @@
 """Rewards: rollouts in, streams out. Each stays a stream of its own until credit is given."""
 
+from reckon.rewards._classifier import SequenceClassifier
+from reckon.rewards._combine import And, Centered, Not, Or, Probability, and_, not_, or_
+from reckon.rewards._combine_groups import Constrained, MinMax, NormalizeThenSum, Standardized
+from reckon.rewards._combine_numbers import BaseSamples, Clip, Ensemble, Linear, Min, Product
+from reckon.rewards._combine_parts import is_group_level
+from reckon.rewards._fitted import Fitted, is_fitted
 from reckon.rewards._function import Function, RewardFunction, load_function
 from reckon.rewards._http import Http
+from reckon.rewards._implicit import ImplicitReward
+from reckon.rewards._judges import Judge, load_judge
+from reckon.rewards._judges_reading import Calibrated, text_sequences
 from reckon.rewards._leaves import KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
+from reckon.rewards._outcome import OutcomeModel
+from reckon.rewards._process_models import StepAdvantage, StepModel
+from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, format_reference_based, question_of
+from reckon.rewards._references import ReferenceStore
 from reckon.rewards._text import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
 from reckon.rewards._tree import Gate, Sum, as_reward
 
 __all__ = [
+    "COOPER_CUT",
+    "And",
+    "BaseSamples",
+    "Calibrated",
+    "Centered",
+    "Clip",
+    "Constrained",
     "Containment",
     "CosineLength",
+    "Ensemble",
+    "Fitted",
     "Format",
     "FormatLength",
     "Function",
     "Gate",
     "Http",
+    "ImplicitReward",
+    "Judge",
     "KLReward",
     "KeywordReward",
     "Length",
+    "Linear",
+    "Min",
+    "MinMax",
+    "NormalizeThenSum",
+    "Not",
+    "Or",
+    "OutcomeModel",
     "OverlongPenalty",
+    "Probability",
+    "Product",
+    "ReferenceBased",
+    "ReferenceStore",
     "RepetitionPenalty",
     "RewardFunction",
+    "SequenceClassifier",
+    "Standardized",
+    "StepAdvantage",
+    "StepModel",
     "StrictLayout",
     "Sum",
     "ThinkFormat",
     "Verifier",
+    "and_",
     "as_reward",
+    "format_reference_based",
+    "is_fitted",
+    "is_group_level",
     "load_function",
+    "load_judge",
+    "not_",
+    "or_",
+    "question_of",
     "reward_metrics",
+    "text_sequences",
 ]

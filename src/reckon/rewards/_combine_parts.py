@@ -191,7 +191,7 @@ def inner_rewards(reward: object) -> Iterator[Reward]:
         return
     for one in fields(reward):
         value = getattr(reward, one.name, None)
-        inside = value.values() if isinstance(value, Mapping) else value
-        for part in inside if isinstance(inside, Sequence) or isinstance(value, Mapping) else (value,):
+        inside = list(value.values()) if isinstance(value, Mapping) else value
+        for part in inside if isinstance(inside, Sequence) else (value,):
             if callable(getattr(part, "score", None)):
                 yield cast("Reward", part)

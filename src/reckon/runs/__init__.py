@@ -5,7 +5,7 @@ from reckon.runs._interrupt import Interrupt, interruptible
 from reckon.runs._metrics import read_metrics
 from reckon.runs._progress import Progress
 from reckon.runs._responses import Responses, Signal, label_responses, read_responses
-from reckon.runs._responses_score import Tokenize, score_responses, tokenize_with
+from reckon.runs._responses_score import Tokenize, reader_of, score_responses, tokenize_with
 from reckon.runs._responses_write import write_responses
 from reckon.runs._run import Run
 from reckon.runs._tables import (
@@ -35,6 +35,7 @@ __all__ = [
     "read_metrics",
     "read_responses",
     "read_rollouts",
+    "reader_of",
     "rollout_table",
     "score_responses",
     "tokenize_with",

@@ -39,6 +39,10 @@ class Reader(Protocol):
         """The text each token added."""
         ...
 
+    def room(self, problem: Problem) -> int | None:
+        """How many tokens a response can have; None = no limit is known."""
+        ...
+
 
 @dataclass
 class _Column:
@@ -110,7 +114,10 @@ def reader_of(judge: object, depth: int = 4) -> Reader | None:
     """The first language model that a judge holds, also inside the rewards it is made of; None = it reads text."""
     if hasattr(judge, "tokenize_groups") and hasattr(judge, "pieces"):
         return cast("Reader", judge)
-    held = judge.values() if isinstance(judge, Mapping) else vars(judge).values() if is_dataclass(judge) else ()
+    if isinstance(judge, Mapping):
+        held = list(judge.values())
+    else:  # one that opens its judge when it is asked has it in no field
+        held = [getattr(judge, "judge", None), *vars(judge).values()] if is_dataclass(judge) else []
     found = (reader_of(part, depth - 1) for part in held) if depth else ()
     return next((reader for reader in found if reader is not None), None)
 

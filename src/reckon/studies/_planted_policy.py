@@ -91,7 +91,7 @@ class NetworkPolicy:
         """One Adam step on the sum of `loss` over all rows."""
         self._adam.zero_grad()
         value = loss(self._forward(seq, tuple(want)), columns).sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         self._adam.step()
         return {"policy/loss": float(value.detach())}
 

@@ -26,6 +26,9 @@ from reckon.studies._study import Measured, Settings, Study, slug
 from reckon.types import Json
 
 STUDIES: Mapping[str, str] = {
+    "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
+    "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
+    "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
     "surrogate-rewards": "Rewards for format and length, without answers, on a table of 16 actions",
 }
 

@@ -12,6 +12,7 @@ import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
+from reckon.rewards._combine_parts import is_group_level
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._leaves import KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
@@ -88,7 +89,7 @@ def ready(
             )
         if isinstance(part, _ON_VERDICTS) and task is None:
             raise missing("outcome", library, f"{name!r} is a {kind} and")
-        if groups and group_level(part):
+        if groups and is_group_level(part):
             raise InputError(f"{name!r} is a {kind}, which compares the responses to one prompt, and {groups}")
         if not frozen and _learns(part):
             raise InputError(
@@ -112,11 +113,6 @@ def linear(tree: Sum) -> list[tuple[str, Reward, float]]:
     return [
         (name, part, 0.0 if name in tree.watch else tree.weights.get(name, 1.0)) for name, part in tree.parts.items()
     ]
-
-
-def group_level(part: Reward) -> bool:
-    """Whether a part compares the responses to one prompt: it says so itself."""
-    return bool(getattr(part, "group_level", False))
 
 
 def reads_prompt(part: Reward) -> bool:

@@ -13,13 +13,13 @@ import torch
 
 from reckon.errors import InputError, MissingError, RunError
 from reckon.rewards._columns import columns as columns_of
+from reckon.rewards._combine_parts import is_group_level
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._tree import Sum
 from reckon.rewards.adapters._batch import Given, Turn, batch_of, text_of
 from reckon.rewards.adapters._ready import (
     Values,
     check_given,
-    group_level,
     known,
     linear,
     name_of,
@@ -334,7 +334,7 @@ def _method(judge: VerifiersReward) -> Callable[..., Awaitable[float]]:
 
 
 def _rubric_function(judge: VerifiersReward) -> RubricReward | RubricGroupReward:
-    whole = any(group_level(part) for _, part in parts_of(judge.tree))
+    whole = any(is_group_level(part) for _, part in parts_of(judge.tree))
     return RubricGroupReward(judge) if whole else RubricReward(judge)
 
 

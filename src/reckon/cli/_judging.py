@@ -1,0 +1,213 @@
+"""The commands that learn judges and hold them against verdicts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from reckon.cli._commands import INTERRUPTED, JUDGE, TRAIN, Json, Quiet, Settings, app, prefixed
+from reckon.cli._show import print_json, print_table
+from reckon.errors import InputError
+from reckon.types import Rng
+
+if TYPE_CHECKING:
+    from reckon.runs import Responses
+    from reckon.types import Task
+
+Source = Annotated[Path, typer.Argument(metavar="RUN_OR_FILE", help="A run, or a JSONL, CSV or Parquet of responses.")]
+Judges = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[JUDGE]...", help="[NAME=]WHAT[,KEY=VALUE...]: a kind, file.py:name, or a folder."),
+]
+TaskName = Annotated[str | None, typer.Option("--task", help="Checks answers, and steps where it can: a kind of task.")]
+TaskSettings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Settings of the task.")]
+SplitName = Annotated[str | None, typer.Option("--split", help="Of a run: its evaluations on this split.")]
+Seed = Annotated[int, typer.Option(help="Of bootstrap and subsets.")]
+
+
+@app.command(name="fit", rich_help_panel=TRAIN)
+def fit_model(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="sft, dpo, implicit-ce, outcome-bce, value, ...")],
+    settings: Settings = None,
+    data: Annotated[str, typer.Option(help="Rows: .jsonl, .csv, .parquet, or a hub id.")] = "",
+    model: Annotated[str, typer.Option(help="What to begin with: a built-in name, a folder or a hub id.")] = "",
+    out: Annotated[Path | None, typer.Option(help="The run's folder; runs/fit-KIND if left out.")] = None,
+    dev: Annotated[str | None, typer.Option(help="Rows to measure on; a tenth of the prompts if left out.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete the run that may be in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Learn from a file of rows: imitate, prefer, or make a judge that scores responses, steps or prefixes.
+
+    Columns follow TRL: prompt, completion, label; prompt, chosen, rejected; prompt, completions, labels. KEY=VALUE sets
+    lr=1e-6, epochs=2, lora.rank=16 and so on. The folder that is printed can be given to score, signals and recipes.
+    """
+    from reckon.fit import fit_command
+    from reckon.recipe import fit_settings
+
+    for name, given in (("--data", data), ("--model", model)):
+        if not given:
+            raise InputError(f"fit needs {name}: reckon fit {kind} --data rows.jsonl --model smollm2-135m")
+    show: Literal["nothing", "lines", "auto"] = "nothing" if quiet else "lines" if as_json else "auto"
+    folder = out or Path("runs") / f"fit-{kind}"
+    done = fit_command(
+        kind,
+        data,
+        model,
+        folder,
+        fit_settings(settings or []),
+        dev_data=dev,
+        overwrite=overwrite,
+        resume=resume,
+        show=show,
+    )
+    if as_json:
+        print_json(fit=kind, run=str(done.folder), **{k: v for k, v in vars(done).items() if k != "folder"})
+    else:
+        for told in done.told:
+            typer.echo(told)
+        print_table({name: f"{value:.4g}" for name, value in sorted(done.metrics.items())})
+        again = f"interrupted; the same command with --resume goes on (--out {done.folder})"
+        typer.echo(f"{done.folder}: {done.steps} steps on {done.rows} rows, {'finished' if done.finished else again}")
+    if not done.finished:
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(rich_help_panel=JUDGE)
+def score(
+    source: Source,
+    judges: Judges = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write: .parquet, .jsonl or .csv.")] = None,
+    task: TaskName = None,
+    task_settings: TaskSettings = None,
+    split: SplitName = None,
+    as_json: Json = False,
+) -> None:
+    """Let judges score responses: the same rows with a column for each stream.
+
+    Judges are kinds of reward (`format`, `length,l_max=100`), functions (`own.py:brief`), folders that `reckon fit` has
+    written, or folders of sequence-classification models; `NAME=` before one names its column.
+    """
+    from reckon.recipe import open_judges
+    from reckon.runs import Progress, score_responses, write_responses
+
+    if not judges or out is None:
+        raise InputError("score needs judges and --out: reckon score responses.jsonl format --out scored.parquet")
+    responses, checker = _read(source, split, task, task_settings)
+    opened = open_judges(judges, checker)
+    with Progress(len(responses.text) * len(opened), unit="response", show="lines" if as_json else "auto") as bar:
+        scored = score_responses(responses, opened, progress=lambda done, _: bar.update(done))
+    write_responses(scored, out)
+    added = {name: signal for name, signal in scored.streams.items() if name not in responses.streams}
+    if as_json:
+        costs = {name: {"seconds": signal.seconds, "tokens": signal.read} for name, signal in added.items()}
+        print_json(table=str(out), responses=len(scored.text), streams=costs)
+        return
+    print_table({name: f"{signal.seconds:.3g} s" for name, signal in added.items()})
+    typer.echo(out)
+
+
+@app.command(rich_help_panel=JUDGE)
+def signals(
+    source: Source,
+    judges: Judges = None,
+    out: Annotated[Path | None, typer.Option(help="The page; signals.html in the run or beside the file.")] = None,
+    task: TaskName = None,
+    task_settings: TaskSettings = None,
+    split: SplitName = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this signal; may be given again.")] = None,
+    probe_problems: Annotated[int, typer.Option("--probe", min=0, help="Problems to try empty answers on.")] = 32,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Which reward to trust, and where each is blind: ranking, calibration, best-of-N, steps, length, hacks, cost.
+
+    Signals are the streams and number columns of the responses, and what JUDGES say of them; these are also shown empty
+    answers, copied questions and the like, to see what they pay for.
+    """
+    from reckon.evaluate import bench_json, bench_text, probe, signal_bench
+    from reckon.recipe import open_judges
+    from reckon.report import write_signals
+    from reckon.runs import Progress, score_responses
+
+    responses, checker = _read(source, split, task, task_settings)
+    opened = open_judges(judges or [], checker)
+    probes = {}
+    if opened:
+        with Progress(len(responses.text) * len(opened), unit="response", show="lines" if as_json else "auto") as bar:
+            responses = score_responses(responses, opened, progress=lambda done, _: bar.update(done))
+        if probe_problems:
+            probes = probe(responses, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
+    bench = signal_bench(responses, rng=Rng((seed, "signals")), signals=only, probes=probes)
+    page = write_signals(bench, out or (source if source.is_dir() else source.parent) / "signals.html")
+    if as_json:
+        print_json(report=str(page), **bench_json(bench))
+    else:
+        typer.echo(f"{bench_text(bench)}\n\nReport: {page}")
+
+
+@app.command(name="best-of-n", rich_help_panel=JUDGE)
+def best_of_n(
+    source: Source,
+    judges: Judges = None,
+    task: TaskName = None,
+    task_settings: TaskSettings = None,
+    split: SplitName = None,
+    n: Annotated[str | None, typer.Option("--n", metavar="1,4,16", help="Samples to choose from; powers of 2.")] = None,
+    scale: Annotated[float, typer.Option(help="Of scores in the weighted vote: sigmoid(scale * score).")] = 1.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """What choosing among N responses buys: pass@1, votes, best of N by each signal, and the oracle, over N."""
+    from reckon.recipe import open_judges
+    from reckon.runs import Progress, score_responses
+    from reckon.search import best_of_n_table
+
+    try:
+        sizes = None if n is None else [int(size) for size in n.split(",")]
+    except ValueError:
+        raise InputError(f"--n is {n!r}, but must be whole numbers with commas between: 1,4,16.") from None
+    responses, checker = _read(source, split, task, task_settings)
+    opened = open_judges(judges or [], checker)
+    if opened:
+        with Progress(len(responses.text) * len(opened), unit="response", show="lines" if as_json else "auto") as bar:
+            responses = score_responses(responses, opened, progress=lambda done, _: bar.update(done))
+    known = {name: signal for name, signal in responses.streams.items() if not math.isnan(signal.read)}
+    count = len(responses.text)
+    table = best_of_n_table(
+        responses.group,
+        responses.right,
+        responses.parsed,
+        {name: signal.values for name, signal in responses.streams.items()},
+        scale=scale,
+        n=sizes,
+        generated=None if responses.tokens is None else responses.lengths,
+        scored={name: [signal.read / count] * count for name, signal in known.items()},
+        seed=seed,
+    )
+    if as_json:
+        print_json(**table.to_json())
+    else:
+        typer.echo(table.markdown())
+
+
+def _read(
+    source: Path, split: str | None, task: str | None, task_settings: list[str] | None
+) -> tuple[Responses, Task | None]:
+    """Responses, and the task that checks them: the run's own, or the one named."""
+    from reckon.recipe import make_task, task_of
+    from reckon.runs import label_responses, read_responses
+
+    responses = read_responses(source, split=split)
+    checker: Task | None = None
+    if task is not None:
+        checker = make_task(task, prefixed(task_settings))[1]
+    elif task_settings:
+        raise InputError(f"--set {task_settings[0]} is a setting of a task. Name one with --task.")
+    elif source.is_dir():
+        checker = task_of(source)
+    return (responses if checker is None else label_responses(responses, checker)), checker

@@ -1,0 +1,98 @@
+"""Judges and the settings of a fit as a command line names them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from reckon.errors import InputError, MissingError
+from reckon.recipe._document import Document
+from reckon.recipe._parts import needs, read_part
+from reckon.recipe._settings import INJECTED, construct, section
+from reckon.types import Json, Reward, Task
+
+if TYPE_CHECKING:
+    from reckon.fit import Settings
+
+_NAMED = re.compile(r"(?P<name>[A-Za-z_][\w-]*)=(?P<what>[^,=]+)(?P<settings>(,.*)?)", re.DOTALL)
+
+
+def open_judges(specs: Sequence[str], task: Task | None = None) -> dict[str, Reward]:
+    """Rewards out of `[NAME=]WHAT[,KEY=VALUE...]`, everything checked before the first model is loaded.
+
+    Args:
+        specs: WHAT is a kind of reward (`format`, `length,l_max=100`), `file.py:name`, a folder that `reckon fit` has
+            written, or the folder of a sequence-classification model. Without a NAME a judge is called after WHAT.
+        task: for rewards that ask for one.
+
+    Returns:
+        The judges by name.
+
+    Raises:
+        InputError: a spec cannot be read, names no judge, or names one twice; a setting that is unknown or missing; a
+            kind that needs a policy, which files of responses do not have.
+        MissingError: there is no such file or folder.
+    """
+    document = Document(name="command line", folder=Path.cwd(), values={"judge": {}})
+    values = cast("dict[str, Json]", document.values["judge"])
+    for spec in specs:
+        name, what, given = _parsed(spec)
+        if name in values:
+            raise InputError(f"two judges are called {name!r}. Name one of them: NAME={what}.")
+        values[name] = _kind(what)
+        document.places["judge", name] = f"command line, `{spec}`"
+        for setting in given:
+            document.override(f"judge.{name}.{setting}")
+    parts = {name: read_part(document, ("judge", name), "reward", value) for name, value in values.items()}
+    there = {} if task is None else {"task": lambda: task}
+    for name, part in parts.items():
+        for wanted in INJECTED:
+            if wanted not in there and needs(part, wanted):
+                raise document.error(
+                    ("judge", name),
+                    f"{part.kind!r} needs a {wanted}, which a file of responses does not have. "
+                    + ("Name one with --task." if wanted == "task" else "Watch it in a run."),
+                )
+    return {name: cast("Reward", part.build(document, there)) for name, part in parts.items()}
+
+
+def _parsed(spec: str) -> tuple[str, str, list[str]]:
+    """Name, kind and settings of `[NAME=]WHAT[,KEY=VALUE...]`."""
+    named = _NAMED.fullmatch(spec)
+    what, *settings = (named["what"] + named["settings"] if named else spec).split(",")
+    if not what:
+        raise InputError(f"the judge {spec!r} says no kind. Write [NAME=]KIND[,KEY=VALUE...], such as length,l_max=64.")
+    if named:
+        return named["name"], what, settings
+    short = what.rpartition(":")[2] if ":" in what else Path(what).name
+    return re.sub(r"\W", "_", short), what, settings
+
+
+def _kind(what: str) -> dict[str, Json]:
+    """A judge's part of a recipe."""
+    path = Path(what).expanduser()
+    if path.is_dir():
+        from reckon.rewards import is_fitted
+
+        kind, setting = ("fitted", "folder") if is_fitted(path) else ("sequence_classifier", "name")
+        return {"kind": kind, setting: str(path)}
+    if "/" in what and ":" not in what:
+        raise MissingError(f"the judge {what!r} is no folder here. Name one that `reckon fit` has written, or a kind.")
+    return {"kind": what}
+
+
+def fit_settings(overrides: Iterable[str]) -> Settings:
+    """The settings of a fit out of `KEY=VALUE` texts.
+
+    Raises:
+        InputError: a setting that is unknown or of the wrong type.
+    """
+    from reckon.fit import Settings
+
+    document = Document(name="command line", values={"fit": {}})
+    for override in overrides:
+        document.override(f"fit.{override}")
+    given: Mapping[str, object] = section(document, ("fit",), document.values["fit"], Settings, "a fit")
+    return cast("Settings", construct(document, ("fit",), Settings, given))

@@ -1,0 +1,56 @@
+"""A judge that was fitted, by its folder: opened when it is first asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from reckon.errors import MissingError
+from reckon.rewards._judges import JUDGE_FILE, Judge, load_judge
+from reckon.types import Batch, Stream
+
+
+def is_fitted(folder: str | Path) -> bool:
+    """Whether a folder is a finished run of `reckon fit` that made a judge, or the judge's own."""
+    path = Path(folder).expanduser()
+    return any((place / JUDGE_FILE).is_file() for place in (path, path / "model"))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `reckon fit` has learned, by the folder it wrote: the reward that its model was trained to be.
+
+    `per` and `how` are for judges that have the choice: rewards of tokens, steps or responses, and how the steps of a
+    response become one score. The model is opened when it is first asked.
+    """
+
+    folder: str
+    per: str | None = None
+    how: str | None = None
+    device: str = "auto"
+    tokens_per_batch: int = 1024
+
+    def __post_init__(self) -> None:
+        if not is_fitted(self.folder):
+            raise MissingError(
+                f"fitted: {self.folder!r} has no {JUDGE_FILE}, so it holds no judge. Name a folder that `reckon fit` "
+                "has written; a reward model of somebody else's is a sequence_classifier."
+            )
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The reward itself.
+
+        Raises:
+            MissingError: its model cannot be opened.
+            InputError: judge.json is damaged, or `per` or `how` is not a choice of this judge.
+        """
+        return load_judge(
+            self.folder, per=self.per, how=self.how, device=self.device, tokens_per_batch=self.tokens_per_batch
+        )
+
+    def score(self, batch: Batch) -> Mapping[str, Stream]:
+        """The judge's streams. Pure."""
+        return self.judge.score(batch)
