@@ -119,7 +119,6 @@ def test_every_room_has_its_page(room):
         "advantages": "credit",
         "losses": "credit",
         "objectives": "credit",
-        "fit": "train",
         "types": "architecture",
         "errors": "cli",
     }

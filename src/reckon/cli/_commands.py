@@ -162,17 +162,17 @@ def evaluate_command(
     if compare is not None and k > 1 and not greedy:
         raise InputError("--compare takes one answer to each problem. Leave --sample or --k out.")
     earlier = None if compare is None else read_evaluation(compare)
-    part, made, load = open_target(target, task, prefixed(settings), _step(step))
+    part, made, load = open_target(target, task, prefixed(settings), checkpoint(step))
     if part is None or made is None:
         raise InputError(f"{target} is no run, so name a task with --task (`reckon tasks` lists them).")
-    total = n if n is not None else len(made.problems(_split(split)))
+    total = n if n is not None else len(made.problems(split_name(split)))
     policy = load()
     with Progress(total, unit="problem", show="lines" if as_json else "auto") as bar:
         found = evaluate(
             policy,
             made,
             rng=Rng((seed, "evaluate")),
-            split=_split(split),
+            split=split_name(split),
             n=n,
             k=k,
             greedy=greedy,
@@ -215,11 +215,11 @@ def sample(
 
     if prompt is not None and task is not None:
         raise InputError("--prompt and --task exclude each other: give one of them.")
-    _, made, load = open_target(target, task, prefixed(settings), _step(step))
+    _, made, load = open_target(target, task, prefixed(settings), checkpoint(step))
     if prompt is not None:
         problems, made = [Problem(id="prompt", prompt=prompt)], None
     elif made is not None:
-        problems = list(made.problems(_split(split))[:n])
+        problems = list(made.problems(split_name(split))[:n])
     else:
         raise InputError(f"{target} is no run: name a task with --task, or give it a --prompt.")
     policy = load()
@@ -251,7 +251,7 @@ def tasks(
             print_table(known)
         return
     part, made = make_task(kind, prefixed(settings))
-    posed = made.problems(_split(split))
+    posed = made.problems(split_name(split))
     rows = problem_rows(made, posed[:n])
     if as_json:
         print_json(task=part.plain(), what=inspect.getdoc(part.target), problems=rows)
@@ -367,7 +367,7 @@ def export(
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty. Name a folder that is, or that is not there yet.")
-    *_, load = open_target(target, None, [], _step(step))
+    *_, load = open_target(target, None, [], checkpoint(step))
     load().save_pretrained(folder)
     if as_json:
         print_json(model=target, folder=str(folder))
@@ -384,13 +384,15 @@ def prefixed(settings: Sequence[str] | None) -> list[str]:
     ]
 
 
-def _split(name: str) -> Split:
+def split_name(name: str) -> Split:
+    """The split that --split names."""
     if name not in ("train", "dev", "test"):
         raise InputError(f"--split is {name!r}, but must be train, dev or test.")
     return cast("Split", name)
 
 
-def _step(name: str) -> Step:
+def checkpoint(name: str) -> Step:
+    """The checkpoint that --step names."""
     if name in ("best", "last"):
         return cast("Step", name)
     if not name.isdecimal():

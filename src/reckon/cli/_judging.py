@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from reckon.cli._commands import INTERRUPTED, JUDGE, TRAIN, Json, Quiet, Settings, app, prefixed
+from reckon.cli._commands import (
+    INTERRUPTED,
+    JUDGE,
+    TRAIN,
+    Json,
+    Quiet,
+    Settings,
+    Target,
+    app,
+    prefixed,
+    split_name,
+)
 from reckon.cli._show import print_json, print_table
 from reckon.errors import InputError
 from reckon.types import Rng
@@ -193,6 +204,56 @@ def best_of_n(
         print_json(**table.to_json())
     else:
         typer.echo(table.markdown())
+
+
+@app.command(rich_help_panel=JUDGE)
+def label(
+    target: Target,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for the labels; the same one goes on.")] = None,
+    task: TaskName = None,
+    split: Annotated[str, typer.Option("--split", help="Whose problems: train, dev or test.")] = "train",
+    n: Annotated[int, typer.Option("--n", min=1, help="How many problems.")] = 32,
+    n_cov: Annotated[int, typer.Option("--n-cov", min=1, help="Responses to each problem to label.")] = 4,
+    n_mc: Annotated[int, typer.Option("--n-mc", min=1, help="Completions of each prefix.")] = 8,
+    first_pit: Annotated[
+        bool, typer.Option("--first-pit", help="Follow wrong answers to where they went wrong.")
+    ] = False,
+    budget: Annotated[int | None, typer.Option(help="The most rollouts to draw.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Label the steps of a model's responses by completing them: how often is the answer right from here?
+
+    The table that is printed is what `reckon fit value --data` learns from. KEY=VALUE sets the task, or
+    sampling.KEY=VALUE and model.KEY=VALUE.
+    """
+    from reckon.annotate import Budget, FirstPit, make_labels
+    from reckon.recipe import open_target
+    from reckon.runs import Progress
+
+    _, made, load = open_target(target, task, prefixed(settings), "best")
+    if made is None or out is None:
+        raise InputError("label needs a task and --out: reckon label smollm2-135m --task running_sums --out labels")
+    problems = made.problems(split_name(split))[:n]
+    with Progress(len(problems), unit="problem", show="lines" if as_json else "auto") as bar:
+        labels = make_labels(
+            load(),
+            made,
+            problems,
+            out,
+            n_cov=n_cov,
+            n_mc=n_mc,
+            hunt=FirstPit() if first_pit else None,
+            budget=None if budget is None else Budget(rollouts=budget),
+            seed=seed,
+            tell=bar.update,
+        )
+    table = out / "labels.parquet"
+    if as_json:
+        print_json(table=str(table), labels=len(labels.records), cost=labels.cost)
+    else:
+        typer.echo(f"{labels}\n{table}")
 
 
 def _read(

@@ -1,0 +1,86 @@
+"""A fitted judge by its folder: found without opening it, opened when it is first asked."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from judge_models import answered, language_model
+
+from reckon.errors import InputError, MissingError
+from reckon.fit import Settings, fit_command
+from reckon.rewards import Fitted, is_fitted, load_judge
+from reckon.rewards import _fitted as module
+from reckon.types import Problem
+
+ROWS = [
+    {"id": str(i), "prompt": f"{i}+1=", "completion": f"{i + off}\n!", "label": off == 1}
+    for i in range(6)
+    for off in (1, 2)
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two finished runs of `fit`, and a batch of responses in their tokens."""
+    folder = tmp_path_factory.mktemp("fitted")
+    start = language_model(head=False)
+    start.save_pretrained(folder / "start")
+    for kind in ("implicit-ce", "outcome-bce"):
+        settings = Settings(lr=1e-2, epochs=2, batch=4, dtype="float32", device="cpu")
+        fit_command(kind, ROWS, str(folder / "start"), folder / kind, settings, show="nothing")
+    problems = [Problem(id="0", prompt="3+1="), Problem(id="1", prompt="4+1=")]
+    return folder, answered(start, problems, ["4\n!", "9\n!", "5\n!", "6\n!"], group=[0, 0, 1, 1])
+
+
+def values(reward, batch):
+    ((_, stream),) = reward.score(batch).items()
+    return stream.values
+
+
+@pytest.mark.parametrize("place", ["", "model"])
+@pytest.mark.parametrize("kind", ["implicit-ce", "outcome-bce"])
+def test_it_says_what_the_judge_says(runs, kind, place):
+    folder, batch = runs
+    assert is_fitted(folder / kind / place)
+    found = values(Fitted(str(folder / kind / place), device="cpu"), batch)
+    torch.testing.assert_close(found, values(load_judge(folder / kind, device="cpu"), batch))
+    assert found.abs().max() > 1e-4
+
+
+def test_per_and_how_reach_the_judge(runs):
+    folder, batch = runs
+    dense = values(Fitted(str(folder / "implicit-ce")), batch)
+    assert dense.shape == batch.seq.mask.shape
+    summed = values(Fitted(str(folder / "implicit-ce"), per="response", how="sum"), batch)
+    torch.testing.assert_close(summed, dense.sum(dim=1))
+    lowest = values(Fitted(str(folder / "implicit-ce"), per="response"), batch)
+    assert (lowest <= summed).any()
+    assert not torch.equal(lowest, summed)
+
+
+def test_device_and_sizes_reach_the_judge(runs, monkeypatch):
+    folder, batch = runs
+    given = []
+    monkeypatch.setattr(module, "load_judge", lambda path, **how: given.append(how) or load_judge(path, **how))
+    values(Fitted(str(folder / "outcome-bce"), device="cpu", tokens_per_batch=7), batch)
+    assert given == [{"per": None, "how": None, "device": "cpu", "tokens_per_batch": 7}]
+
+
+def test_it_is_opened_once_and_not_before_it_is_asked(runs, monkeypatch):
+    folder, batch = runs
+    opened = []
+    monkeypatch.setattr(module, "load_judge", lambda path, **how: opened.append(path) or load_judge(path, **how))
+    judge = Fitted(str(folder / "outcome-bce"))
+    assert not opened
+    torch.testing.assert_close(values(judge, batch), values(judge, batch))
+    assert len(opened) == 1
+
+
+def test_what_is_no_judge_is_told_at_once(runs, tmp_path):
+    folder, batch = runs
+    for wrong in (tmp_path, tmp_path / "gone", folder / "start", Path(__file__)):
+        with pytest.raises(MissingError, match="holds no judge. Name a folder that `reckon fit` has written"):
+            Fitted(str(wrong))
+        assert not is_fitted(wrong)
+    with pytest.raises(InputError, match="has no `per`"):
+        Fitted(str(folder / "outcome-bce"), per="token").score(batch)

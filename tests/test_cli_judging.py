@@ -1,0 +1,142 @@
+"""The commands that learn judges and hold them against verdicts, from rows to a page."""
+
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from reckon.cli import main
+from reckon.tasks import ChainArithmetic
+from reckon.types import Rng
+
+TASK = ["--task", "chain_arithmetic", *(f"--set={name}" for name in ("operations=2", "train=12", "dev=4", "test=4"))]
+HOW = ("dev=0.3", "batch=8")
+OWN = "def brief(completions):\n    return [-len(text) for text in completions]\n"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, small_model):
+    """A folder with responses, a model and a judge of them, where the commands run."""
+    folder = tmp_path_factory.mktemp("judging")
+    task = ChainArithmetic(operations=2, train=12, dev=4, test=4)
+    rows = []
+    for problem in task.problems("train"):
+        for k in range(4):
+            text = task.noisy_solution(problem, 0.4, Rng((k, problem.id)))
+            known = {"prompt": problem.prompt, "completion": text, "answer": problem.answer, "id": problem.id}
+            rows.append({**known, "label": task.check(problem, text).outcome == 1, "luck": (k * 7) % 5})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "own.py").write_text(OWN)
+    os.symlink(small_model, folder / "small")
+    before = Path.cwd()
+    os.chdir(folder)
+    fitted = ["outcome-bce", "--data", "rows.jsonl", "--model", "./small", "--out", "judge", "--quiet"]
+    assert main(["fit", *fitted, "lr=1e-3", "batch=8", "epochs=2", "dtype=float32"]) == 0
+    yield folder
+    os.chdir(before)
+
+
+def told(capsys, *arguments):
+    """What a command printed as JSON."""
+    assert main([*arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def sentence(capsys, *arguments):
+    """What a command told about a mistake."""
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    assert out == ""
+    return err
+
+
+def test_fit_leaves_a_judge_and_says_what_it_measured(home, capsys):
+    found = told(capsys, "fit", "outcome-bce", "--data", "rows.jsonl", "--model", "./small", "--out", "again", *HOW)
+    assert found["run"] == "again"
+    assert found["finished"] is True
+    assert found["rows"] + found["dev_rows"] == 48
+    assert found["steps"] == -(-found["rows"] // 8)
+    assert 0 <= found["metrics"]["dev/accuracy"] <= 1
+    assert (home / "again" / "model" / "judge.json").is_file()
+
+
+def test_score_adds_a_column_for_each_judge(home, capsys):
+    found = told(capsys, "score", "rows.jsonl", "judge", "short=length,l_max=6", "own.py:brief", "--out", "s.parquet")
+    assert set(found["streams"]) == {"judge", "short", "brief"}
+    assert found["streams"]["judge"]["tokens"] > 0
+    rows = pyarrow.parquet.read_table("s.parquet").to_pylist()
+    assert len(rows) == 48
+    assert [row["stream/brief"] for row in rows] == [-len(row["text"]) for row in rows]
+    # in the judge's tokens three characters and the end token: x = 4 / 6, so f = 1 - 2 (x - 1/2)^2 / (1/2)^2 = 7 / 9
+    assert [row["stream/short"] for row in rows] == pytest.approx([7 / 9] * 48)
+    assert len({row["stream/judge"] for row in rows}) > 12
+
+
+def test_best_of_n_prints_the_table(home, capsys):
+    found = told(capsys, "best-of-n", "rows.jsonl", "judge", "--n", "1,2,4", *TASK)
+    curves = {(curve["way"], curve["signal"]): curve["accuracy"] for curve in found["curves"]}
+    labels = [json.loads(line)["label"] for line in (home / "rows.jsonl").read_text().splitlines()]
+    assert found["n"] == [1, 2, 4]
+    assert curves["pass@1", None] == pytest.approx([sum(labels) / 48] * 3)
+    right = sum(any(labels[i : i + 4]) for i in range(0, 48, 4)) / 12
+    assert curves["oracle", None][2] == pytest.approx(right)
+    assert {signal for way, signal in curves if way == "best of N"} == {"judge", "luck"}
+    assert main(["best-of-n", "rows.jsonl"]) == 0
+    assert "| chosen by | N = 1 | N = 2 | N = 4 |" in capsys.readouterr().out
+
+
+def test_signals_writes_the_page_and_probes_the_judges(home, capsys):
+    found = told(capsys, "signals", "rows.jsonl", "judge", "format", *TASK, "--out", "page.html")
+    by_name = {one["name"]: one for one in found["signals"]}
+    assert set(by_name) == {"judge", "format", "luck"}
+    assert by_name["judge"]["probes"]
+    assert by_name["judge"]["steps"] == []  # it judges whole responses
+    assert not by_name["luck"]["probes"]  # a column cannot be asked
+    assert found["report"] == "page.html"
+    assert "<html" in (home / "page.html").read_text()
+    assert main(["signals", "rows.jsonl", "--only", "luck"]) == 0
+    out = capsys.readouterr().out
+    assert "luck" in out
+    assert out.splitlines()[-1] == "Report: signals.html"
+
+
+def test_label_writes_prefixes_that_fit_learns_values_from(home, capsys):
+    settings = ["operations=2", "train=12", "dev=4", "test=4", "sampling.max_new_tokens=3", "model.dtype=float32"]
+    given = ["./small", "--task", "chain_arithmetic", "--n", "6", "--n-cov", "2", "--n-mc", "3", "--out", "labels"]
+    found = told(capsys, "label", *given, *settings)
+    rows = pyarrow.parquet.read_table(found["table"]).to_pylist()
+    assert len(rows) == found["labels"] > 12
+    assert all(row["q_hat"] == row["n_correct"] / row["n_mc"] for row in rows)
+    assert found["cost"]["rollouts"] >= 12
+    fitted = ["value", "--data", found["table"], "--model", "./small", "--out", "value", "dev=0.0", "calibrate=false"]
+    assert told(capsys, "fit", *fitted, "buckets=false", "dtype=float32")["rows"] == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit", "outcome-bce", "--model", "./small"], "fit needs --data"),
+        (["fit", "outcome-bce", "--data", "rows.jsonl"], "fit needs --model"),
+        (["fit", "outcome-bc", "--data", "rows.jsonl", "--model", "./small"], "outcome-bce"),
+        (["fit", "dpo", "lrr=1", "--data", "rows.jsonl", "--model", "./small"], "`fit.lrr` is not a setting of a fit"),
+        (["fit", "dpo", "lr=fast", "--data", "rows.jsonl", "--model", "./small"], "`fit.lr` must be a number"),
+        (["score", "rows.jsonl", "format"], "score needs judges and --out"),
+        (["score", "gone.jsonl", "format", "--out", "x.parquet"], "gone.jsonl: no such file"),
+        (["score", "rows.jsonl", "formt", "--out", "x.parquet"], "there is no reward of kind `formt`. Did you mean"),
+        (["score", "rows.jsonl", "./gone", "--out", "x.parquet"], "the judge './gone' is no folder here"),
+        (["score", "rows.jsonl", "a=format", "a=length,l_max=3", "--out", "x.parquet"], "two judges are called 'a'"),
+        (["score", "rows.jsonl", "length,lmax=3", "--out", "x.parquet"], "Did you mean `l_max`?"),
+        (["score", "rows.jsonl", "kl_reward", "--out", "x.parquet"], "'kl_reward' needs a policy"),
+        (["score", "rows.jsonl", ",l_max=3", "--out", "x.parquet"], "says no kind"),
+        (["signals", "rows.jsonl", "--only", "luk"], "there is no signal 'luk'. Signals: luck"),
+        (["signals", "rows.jsonl", "--set", "count=3"], "Name one with --task"),
+        (["best-of-n", "rows.jsonl", "--n", "four"], "--n is 'four', but must be whole numbers"),
+        (["best-of-n", "rows.jsonl", "--n", "64"], "64"),
+        (["label", "./small", "--out", "x"], "label needs a task and --out"),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(home, capsys, arguments, says):
+    assert says in sentence(capsys, *arguments)
