@@ -79,7 +79,7 @@ def test_it_is_opened_once_and_not_before_it_is_asked(runs, monkeypatch):
 def test_what_is_no_judge_is_told_at_once(runs, tmp_path):
     folder, batch = runs
     for wrong in (tmp_path, tmp_path / "gone", folder / "start", Path(__file__)):
-        with pytest.raises(MissingError, match="holds no judge. Name a folder that `reckon fit` has written"):
+        with pytest.raises(MissingError, match="holds no judge"):
             Fitted(str(wrong))
         assert not is_fitted(wrong)
     with pytest.raises(InputError, match="has no `per`"):
