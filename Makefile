@@ -10,8 +10,9 @@ RUN = runs/quickstart
 quickstart: $(VENV)/.quickstart
 	$(BIN)/reckon train $(if $(wildcard $(RUN)/recipe.yaml),--resume $(RUN),recipes/largest-smollm2.yaml --out $(RUN))
 
+# A process for every core; one thread each, or they wait on each other (tests/conftest.py).
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is loaded, for whatever the tests start as well
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 from hypothesis import settings
 
