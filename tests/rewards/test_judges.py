@@ -71,7 +71,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("about", "choices", "same"), CASES, ids=lambda case: str(case)[:40])
+@pytest.mark.parametrize(
+    ("about", "choices", "same"), CASES, ids=[case[0]["kind"] + str(i) for i, case in enumerate(CASES)]
+)
 def test_a_judge_opens_as_it_was_trained(models, about, choices, same):
     folder, model, reference, batch = models
     judge, by_hand = load_judge(say(folder, **about), **choices, device="cpu"), same(model, reference)
