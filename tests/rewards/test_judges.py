@@ -5,14 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from judge_models import answered, language_model
+from judge_models import answered, batch_of, language_model
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers import models as models_of_tokens
+from transformers import PreTrainedTokenizerFast
 
 from reckon import rewards
 from reckon.errors import InputError, MissingError
 from reckon.fit import Settings, fit_command
+from reckon.models import tiny
+from reckon.models._text import pieces
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._judges import KEYS, load_judge
-from reckon.rewards._judges_reading import Calibrated
+from reckon.rewards._judges_reading import Calibrated, check_tokens
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
 from reckon.rewards._reference_based import ReferenceBased, format_reference_based, question_of
@@ -219,3 +224,51 @@ def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(
         assert opened.beta == settings.get("beta", 0.1)
     if kind == "outcome-steps":
         assert opened.splitter == Pattern("s")
+
+
+class Reader:
+    """A judge of which only the tokenizer matters."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+
+def in_tokens(texts, rows):
+    """A batch of these texts whose tokens are `rows`; the first piece of a row is its whole text."""
+    width = max(len(row) for row in rows) + 1
+    tokens = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
+    pieces = [[text, *[""] * (len(row) - 1)] for text, row in zip(texts, rows, strict=True)]
+    return batch_of(pieces, tokens=tokens)
+
+
+def test_a_response_of_digits_is_no_proof_that_two_tokenizers_agree():
+    tokenizer = tiny.make_tokenizer()
+    texts = ["3", "abc", "42"]
+    rows = [tokenizer(text)["input_ids"] for text in texts]
+    check_tokens("judge", Reader(tokenizer), in_tokens(texts, rows))
+    rows[1] = tokenizer("bcd")["input_ids"]
+    with pytest.raises(InputError, match="judge: the responses are in the tokens of another tokenizer"):
+        check_tokens("judge", Reader(tokenizer), in_tokens(texts, rows))
+
+
+def test_half_a_character_at_the_end_is_not_compared():
+    names = {name: i for i, name in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    core = Tokenizer(models_of_tokens.BPE(names, []))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core)
+    half = tokenizer("3é")["input_ids"][:2]
+    check_tokens("judge", Reader(tokenizer), in_tokens(["3", "3\ufffd"], [half, half]))
+    with pytest.raises(InputError, match="another tokenizer"):
+        check_tokens("judge", Reader(tokenizer), in_tokens(["3", "4\ufffd"], [half, half]))
+
+
+def test_a_tokenizer_that_is_not_faithful_agrees_with_itself():
+    """One that tidies spaces decodes "a ." as "a.", token by token as "a "; one that knows no é reads it as unknown."""
+    tokenizer = tiny.make_tokenizer()
+    unknown = tokenizer("aéb")["input_ids"]
+    check_tokens("judge", Reader(tokenizer), in_tokens(["aéb"], [unknown]))
+    tokenizer.clean_up_tokenization_spaces = True
+    row = tokenizer("a .")["input_ids"]
+    told = "".join(pieces(tokenizer, row))
+    assert told != tokenizer.decode(row)
+    check_tokens("judge", Reader(tokenizer), in_tokens([told], [row]))
