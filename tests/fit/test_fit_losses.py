@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -426,3 +427,38 @@ def test_dropout_cannot_be_on_in_a_judge(make, unpaired):
     assert not any(module.training for module in model.network.modules())
     first, second = (model.outputs(seq, ("scores",)).scores for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_the_end_token_has_the_label_of_a_last_step_without_text(make, problems):
+    """Bytes: a, newline, b, newline, end. The third step has the end token alone, and cut off it has none."""
+    model = make(value_head=True)
+    row = Stepwise(problem=problems[0], steps=("a\n", "b\n", ""), labels=(1.0, 0.5, 0.0))
+    after = head_after(model, row.problem, "a\nb\n")
+    labels = torch.tensor([1.0, 0.5, 0.0])
+    check(value(model, StepLabels(), [row]), bce(torch.stack([after[2], after[4], after[5]]), labels))
+    cut = replace(row, ended=False)
+    check(value(model, StepLabels(), [cut]), bce(torch.stack([after[2], after[4]]), labels[:2]))
+    silent = Stepwise(problem=problems[0], steps=("", ""), labels=(1.0, 0.0))
+    check(value(model, StepLabels(), [silent]), bce(head_after(model, row.problem, "")[-1:], torch.tensor([0.0])))
+
+
+def test_kto_takes_the_response_to_another_prompt_where_there_is_one(make, problems):
+    """In file order: two of p0, one of p1, one of p0. The first two take p1's, p1 the last, and that p1's."""
+    model, reference = moved(make)
+    p, q = problems[:2]
+    rows = [Unpaired(problem=p, text=text, label=1.0) for text in "abcd"]
+    rows[2] = Unpaired(problem=q, text="c", label=0.0)
+    pairs = [(p, "c"), (p, "c"), (q, "d"), (p, "c")]
+    kl = torch.stack([ratio(model, reference, problem, text) for problem, text in pairs]).detach().mean()
+    _, columns = KTO(reference=CachedReference(reference)).prepare(model, rows)
+    assert columns["kl"].tolist() == pytest.approx([max(0.0, float(kl))] * 4, abs=1e-5)
+    assert float(kl) > 0
+    _, alone = KTO(reference=CachedReference(reference)).prepare(model, rows[:2])  # of one prompt: the next response
+    same = torch.stack([ratio(model, reference, p, text) for text in "ba"]).detach().mean()
+    assert float(alone["kl"][0]) == pytest.approx(max(0.0, float(same)), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["desirable", "undesirable"])
+def test_kto_has_no_weights_below_zero(make, name):
+    with pytest.raises(InputError, match=f"KTO: `{name}` is -1"):
+        KTO(reference=CachedReference(make().reference()), **{name: -1.0})

@@ -19,6 +19,7 @@ from reckon.fit import (
     Plan,
     Prefix,
     PrefixValues,
+    Unpaired,
     by_buckets,
     fit,
     measure,
@@ -197,3 +198,53 @@ def test_no_rows_are_refused(make):
         fit(make(), [], SFT(), Plan())
     with pytest.raises(InputError, match="`batch` is 1, but this loss needs at least 2"):
         schedule([None] * 4, Plan(batch=1), least=2)
+
+
+def test_kto_is_resumed_exactly_in_its_second_pass(make, problems, tmp_path, monkeypatch):
+    """30 rows by 7: 5 steps a pass, interrupted in the sixth."""
+    rows = [Unpaired(problem=problems[i % 3], text="x" * (i % 7) + str(i), label=float(i % 2)) for i in range(30)]
+    plan = Plan(epochs=2, batch=7, save_every=100, show="nothing")
+
+    def begin():
+        model = make(optimizer=Optimization(lr=1e-2))
+        return model, KTO(reference=CachedReference(model.reference()))
+
+    model, loss = begin()
+    with Run.create(tmp_path / "whole", recipe={}) as run:
+        assert fit(model, rows, loss, plan, run)
+    expected, lines = weights(model), run.metrics()
+    prepare, calls = KTO.prepare, []
+
+    def interrupting(self, model, rows):
+        calls.append(len(rows))
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+        return prepare(self, model, rows)
+
+    model, loss = begin()
+    monkeypatch.setattr(KTO, "prepare", interrupting)
+    with Run.create(tmp_path / "cut", recipe={}) as run:
+        assert not fit(model, rows, loss, plan, run)
+        assert run.checkpoints[-1] == 6
+    assert len(loss.reference) == 30  # no mismatched pair is kept
+    monkeypatch.undo()
+    model, loss = begin()
+    with Run.resume(tmp_path / "cut") as run:
+        assert fit(model, rows, loss, plan, run)
+    assert [line["fit/loss"] for line in run.metrics()] == [line["fit/loss"] for line in lines]
+    for name, weight in weights(model).items():
+        assert torch.equal(weight, expected[name]), name
+
+
+def test_what_kto_cannot_read_is_said_before_anything_is_learned(make, unpaired):
+    """256 tokens of context: 'a longer prompt: ' has 17, so beside it 239 fit, and beside '1+1=' 252 do."""
+    model = make()
+    loss = KTO(reference=CachedReference(model.reference()))
+    with pytest.raises(InputError, match="1 row is held back to measure on, and this loss needs at least 2"):
+        fit(model, unpaired[:4], loss, PLAN, dev=unpaired[4:5])
+    long = dataclasses.replace(unpaired[0], text="x" * 239)
+    message = "longest response has 240 tokens, and beside the longest prompt the model's context has room for 239"
+    with pytest.raises(InputError, match=message):
+        fit(model, [long, *unpaired[1:]], loss, PLAN)
+    assert len(loss.reference) == 0
+    assert fit(model, [dataclasses.replace(long, text="x" * 238), *unpaired[1:]], loss, PLAN)

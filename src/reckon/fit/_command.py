@@ -16,7 +16,7 @@ from reckon.fit._draw import balanced, by_buckets, by_problem, pairs
 from reckon.fit._fitting import fitting, held_back
 from reckon.fit._kinds import Entry, Settings, entry_of
 from reckon.fit._likelihood import FitLoss
-from reckon.fit._loop import Plan, fit, measure, schedule, shuffled
+from reckon.fit._loop import Plan, check_rows, fit, measure, schedule, shuffled
 from reckon.fit._read import Read, Source, read_examples
 from reckon.fit._reference import CachedReference
 from reckon.fit._rows import Example, Unpaired
@@ -89,6 +89,7 @@ def fit_command(
     plan = _plan(settings, show)
     learner = _learner(bare, entry, settings, total=len(schedule(given.train, plan, order)))
     loss = entry.loss(settings, _reference(entry, learner, settings))
+    check_rows(learner, loss, given.train, given.dev)
     recipe = _recipe(kind, data, given, model, settings)
     with _open(out, recipe, overwrite=overwrite, resume=resume) as run:
         finished = fit(learner, given.train, loss, plan, run, dev=given.dev, order=order)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -90,7 +90,8 @@ def given_steps(
 ) -> tuple[Sequences, list[int], list[list[tuple[int, float | None]]]]:
     """Responses and, for each row of the sequences, the last token and the label of each of its steps.
 
-    A step in which no token begins has no token of its own, and its label is left out.
+    A step in which no token begins has no token of its own, and its label is left out; but the end token is always of
+    the last step.
     """
     seq, order = texts(model, [(row.problem, "".join(row.steps), row.ended) for row in rows])
     found = []
@@ -99,13 +100,8 @@ def given_steps(
         ends = list(accumulate(len(step) for step in row.steps))
         _check_same_text(row.problem, pieces, "".join(row.steps))
         begins = list(accumulate(map(len, pieces), initial=0))[:-1]
-        labels = [
-            label
-            for start, end, label in zip([0, *ends], ends, row.labels, strict=False)
-            if bisect_left(begins, start) < bisect_left(begins, end)
-        ]
-        at = token_ends(pieces, ends) if ends[-1] else []
-        found.append(list(zip(at, labels, strict=True)) if at else [(len(pieces) - 1, row.labels[-1])])
+        step_of = [min(bisect_right(ends, begin), len(ends) - 1) for begin in begins]  # as `token_ends` has it
+        found.append([(token, row.labels[step_of[token]]) for token in token_ends(pieces, ends)])
     return seq, order, found
 
 

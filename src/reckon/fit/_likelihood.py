@@ -14,6 +14,7 @@ from reckon.errors import InputError
 from reckon.fit import _layout
 from reckon.fit._reference import CachedReference
 from reckon.fit._rows import Example, Paired, Stepwise, Unpaired
+from reckon.tasks import prompt_key
 from reckon.types import Columns, Outputs, Sequences, Want
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class KTO:
     """Kahneman-Tversky optimization on right and wrong responses (Ethayarajh et al. 2024, arXiv:2402.01306).
 
     Rows: `Unpaired` with labels. Its reference point is measured on mismatched pairs inside the mini-batch, each prompt
-    with the response to the next, so a row's loss depends on its batch: the only loss here of which that is true.
+    with the response to the next other one, so a row's loss depends on its batch: the only loss here of which that is
+    true. In a mini-batch of one prompt it is the next response.
     """
 
     reference: CachedReference
@@ -150,18 +152,38 @@ class KTO:
 
     def __post_init__(self) -> None:
         check_beta(self, self.beta)
+        for name in ("desirable", "undesirable"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"KTO: `{name}` is {getattr(self, name)}, but a weight must be at least 0. Raise it.")
+
+    def check(self, model: LanguageModel, rows: Sequence[Example]) -> None:
+        """Raises InputError if some prompt and another one's response do not fit the context together."""
+        found = only(Unpaired, rows, self)
+        rooms = [room for row in found if (room := model.room(row.problem)) is not None]
+        longest = max((len(model.response_tokens(row.text, ended=row.ended)) for row in found), default=0)
+        if rooms and longest > min(rooms):
+            raise InputError(
+                f"KTO reads each prompt with the response to another one: the longest response has {longest} tokens, "
+                f"and beside the longest prompt the model's context has room for {max(min(rooms), 0)}. Leave out the "
+                "rows with the longest prompts or responses, or take a loss that reads no such pairs: ImplicitCE."
+            )
+
+    def remember(self, model: LanguageModel, rows: Sequence[Example]) -> None:
+        """Has the reference read the rows, which are kept; mismatched pairs are of a mini-batch and never are."""
+        seq, _ = _unpaired(model, only(Unpaired, rows, self))
+        self.reference.logprobs(seq)
 
     def prepare(self, model: LanguageModel, rows: Sequence[Example]) -> tuple[Sequences, Columns]:
         """As `ImplicitCE`, and the reference point under the model as it is."""
         found = only(Unpaired, rows, self)
         if len(found) < self.least:
             raise InputError(
-                "KTO needs at least 2 rows to a mini-batch: it compares each with the next. Raise `batch`."
+                f"KTO needs at least 2 rows to a mini-batch and got {len(found)}: it compares each with another. "
+                "Raise `batch`, or measure on more rows."
             )
         labels = labels_of(found, self)
-        others = [*found[1:], found[0]]
         mismatched, _ = _layout.texts(
-            model, [(row.problem, other.text, other.ended) for row, other in zip(found, others, strict=True)]
+            model, [(row.problem, other.text, other.ended) for row, other in zip(found, _others(found), strict=True)]
         )
         now = model.outputs(mismatched).logprobs
         assert now is not None
@@ -329,6 +351,17 @@ def pair_numbers(rewards: Tensor, share: Tensor) -> Diagnostics:
 
 def _unpaired(model: LanguageModel, rows: Sequence[Unpaired]) -> tuple[Sequences, list[int]]:
     return _layout.texts(model, [(row.problem, row.text, row.ended) for row in rows])
+
+
+def _others(rows: Sequence[Unpaired]) -> list[Unpaired]:
+    """For each row the next one, around the end, to another prompt; if there is none, the next."""
+    keys = [prompt_key(row.problem.prompt) for row in rows]
+    n = len(rows)
+    found = []
+    for i in range(n):
+        behind = [(i + shift) % n for shift in range(1, n)]
+        found.append(rows[next((j for j in behind if keys[j] != keys[i]), behind[0])])
+    return found
 
 
 def _columns(seq: Sequences, reference: CachedReference | None, count: int | None = None) -> dict[str, Tensor]:

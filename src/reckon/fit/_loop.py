@@ -71,9 +71,11 @@ def fit(
         True if the plan was finished, False if it was interrupted; a run is saved either way.
 
     Raises:
-        InputError: there are no rows, fewer than the loss needs, or rows of a kind that is not the loss's.
+        InputError: there are no rows, fewer than the loss needs, or rows of a kind that is not the loss's, or that it
+            cannot read.
     """
     batches = schedule(rows, plan, order, least=getattr(loss, "least", 1))
+    check_rows(model, loss, rows, dev)
     remember(model, loss, [*rows, *dev])
     memory = {"model": model}
     start = run.restore(memory) if run is not None else 0
@@ -121,15 +123,34 @@ def schedule(rows: Sequence[Example], plan: Plan, order: Order = shuffled, *, le
     return batches
 
 
+def check_rows(model: LanguageModel, loss: FitLoss, rows: Sequence[Example], dev: Sequence[Example]) -> None:
+    """What can be known of the rows before anything is learned, by the loss's own `check` where it has one.
+
+    Raises:
+        InputError: there are dev rows, but fewer than the loss needs, or the loss cannot read some row.
+    """
+    least = getattr(loss, "least", 1)
+    if 0 < len(dev) < least:
+        raise InputError(
+            f"{len(dev)} row is held back to measure on, and this loss needs at least {least}. Hold back more rows, "
+            "or none."
+        )
+    check = getattr(loss, "check", None)
+    if check is not None:
+        check(model, rows)
+        check(model, dev)
+
+
 def remember(model: LanguageModel, loss: FitLoss, rows: Sequence[Example]) -> None:
     """Computes the reference's log-probs of all rows, in their own order, before anything is learned.
 
     In this order they come out alike to the last bit whenever a run is taken up again.
     """
-    if not isinstance(getattr(loss, "reference", None), CachedReference) or hasattr(loss, "least"):
-        return  # KTO looks at mini-batches, not at rows; it fills the cache as it goes
+    if not isinstance(getattr(loss, "reference", None), CachedReference):
+        return
+    read = getattr(loss, "remember", loss.prepare)  # KTO's `prepare` reads more than the rows
     for start in range(0, len(rows), _CHUNK):
-        loss.prepare(model, rows[start : start + _CHUNK])
+        read(model, rows[start : start + _CHUNK])
 
 
 def measure(model: LanguageModel, rows: Sequence[Example], loss: FitLoss) -> Metrics:
