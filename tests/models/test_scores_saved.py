@@ -46,6 +46,7 @@ def test_the_exported_classifier_gives_our_scores(make, problems, tmp_path, side
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, padding_side=side)
     assert classifier.config.num_labels == 1
+    assert classifier.config.reckon_end_token is True
     whole = [problem.prompt + text + tokenizer.eos_token for problem, text in zip(problems, TEXTS, strict=True)]
     given = tokenizer(whole, return_tensors="pt", padding=True)
     given.pop("token_type_ids", None)

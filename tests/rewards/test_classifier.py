@@ -4,14 +4,17 @@ import pickle
 
 import pytest
 import torch
-from judge_models import NAN, batch_of
+from judge_models import NAN, answered, batch_of, language_model
 from transformers import BertConfig, BertForSequenceClassification, LlamaForSequenceClassification, pipeline
 
 from reckon.errors import InputError, MissingError
 from reckon.models import tiny
 from reckon.rewards import as_reward
 from reckon.rewards._classifier import SequenceClassifier, conversation
-from reckon.types import Problem
+from reckon.rewards._outcome import OutcomeModel
+from reckon.rewards.adapters import Given
+from reckon.rewards.adapters import batch_of as batch_of_library
+from reckon.types import End, Problem
 
 TEMPLATE = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ '\n' }}{% endfor %}"
 CHAT = ({"role": "system", "content": "be brief"}, {"role": "user", "content": "hello?"})
@@ -122,6 +125,62 @@ def test_without_a_padding_token_or_with_the_end_token_as_one_the_last_token_is_
         ids = [*judge.tokenizer(text)["input_ids"], judge.tokenizer.eos_token_id]
         alone = judge.network(torch.tensor([ids])).logits[0, 0]
         assert values[row].item() == pytest.approx(alone.item(), abs=1e-5)
+
+
+ASKED = TEMPLATE + "{% if add_generation_prompt %}<assistant>{% endif %}"
+CLOSED = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}{{ '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A model with a head, and its own export, under a chat template or none."""
+
+    def make(template):
+        model = language_model()
+        model.tokenizer.chat_template = template
+        model.save_classifier(tmp_path)
+        return model, SequenceClassifier(tmp_path, device="cpu")
+
+    return make
+
+
+@pytest.mark.parametrize("template", [None, ASKED, CLOSED])
+def test_our_own_export_is_read_where_its_head_was_trained(exported, template):
+    """Also behind a template that closes a turn with nothing, or with the end token and a newline."""
+    model, judge = exported(template)
+    problems = [Problem(id="a", prompt="1+2="), Problem(id="b", prompt="hello?" if template is None else CHAT)]
+    batch = answered(model, problems, TEXTS, group=[0, 0, 1, 1])
+    expected = next(iter(OutcomeModel(model).score(batch).values())).values
+    torch.testing.assert_close(only(judge, batch), expected, atol=1e-4, rtol=0)
+    assert expected.std() > 0.1
+
+
+def test_our_own_export_reads_no_end_token_behind_a_response_that_was_cut_off(exported):
+    model, judge = exported(None)
+    pieces, ends = [[*"33"], [*"33", ""]], [End.LENGTH, End.EOS]
+    seq = model.tokenize_groups(PROBLEMS[:1], ["33", "33"], [0, 0], [False, True])
+    scores = model.outputs(seq, ("scores",)).scores
+    values = only(judge, batch_of(pieces, ends=ends, problems=PROBLEMS[:1]))
+    assert values.tolist() == pytest.approx([scores[0, 1].item(), scores[1, 2].item()], abs=1e-4)
+    assert abs(values[0] - values[1]) > 1e-2
+
+
+def test_where_a_library_does_not_tell_how_a_response_ended_it_is_taken_to_have_ended_once(exported):
+    model, judge = exported(None)
+    end = model.tokenizer.eos_token
+    batch = batch_of_library(Given(library="verl", texts=["33", "33" + end], prompts=["1+2=", "1+2="]))
+    scores = model.outputs(model.tokenize(PROBLEMS[:1], ["33"]), ("scores",)).scores
+    assert only(judge, batch).tolist() == pytest.approx([scores[0, 2].item()] * 2, abs=1e-4)
+
+
+def test_our_own_export_takes_a_conversation_without_a_template_as_its_text(exported):
+    _, judge = exported(None)
+    talk, text = Problem(id="b", prompt=CHAT), Problem(id="b", prompt=PROBLEMS[1].prompt_text)
+    values = [only(judge, batch_of([[*"ab", ""]], problems=[problem])).item() for problem in (talk, text)]
+    assert values[0] == values[1]
 
 
 def test_a_classifier_of_several_labels_is_asked_for_one_by_name(tmp_path):

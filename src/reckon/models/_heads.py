@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from reckon.errors import InputError
 
 HEAD_FILE = "value_head.safetensors"
+END_TOKEN_KEY = "reckon_end_token"  # in a classifier's config; True = its logit was learned at the end token
 
 
 def save_head(head: nn.Linear, folder: Path) -> None:
@@ -48,11 +49,14 @@ def save_classifier(
 ) -> None:
     """Writes network and head as a sequence classifier with one logit, its own class and plain config.
 
+    One key of the config is ours: it tells `SequenceClassifier` where the head learned to be read.
+
     Raises:
         InputError: transformers has no sequence classifier for this kind of model.
     """
     config = type(network.config).from_dict(network.config.to_dict())
     config.num_labels = 1
+    setattr(config, END_TOKEN_KEY, True)
     # The classifier reads its logit at the last token that is not padding; without a padding token it refuses batches.
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

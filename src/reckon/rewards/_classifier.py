@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 
 from reckon.errors import InputError, MissingError
-from reckon.types import Batch, Problem, Stream
+from reckon.types import Batch, End, Problem, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +23,10 @@ class SequenceClassifier:
     """Any sequence-classification model of the hub or a folder: `as_reward(SequenceClassifier("folder"))`.
 
     It reads the prompt and the response as one conversation under the chat template of its own tokenizer (without a
-    template: the prompt's text and the response's, joined), so it need not share a tokenizer with the policy. The
-    reward is its logit, the number such models are trained on; as a probability it saturates.
+    template: the prompt's text and the response's, joined), so it need not share a tokenizer with the policy. A
+    classifier that reckon exported is read where its head learned to be: the prompt as a policy is asked, the response,
+    and behind one that ended by itself the end token. The reward is its logit, the number such models are trained on;
+    as a probability it saturates.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class SequenceClassifier:
             MissingError: there is no such model, or its weights cannot be opened.
             InputError: the weights lack a part, as a model without a classifier does; a label that is not there.
         """
+        from reckon.models._heads import END_TOKEN_KEY
+
         if tokens_per_batch < 1:
             raise InputError(f"sequence_classifier: `tokens_per_batch` is {tokens_per_batch}; it must be at least 1.")
         for key, value, known in (
@@ -68,6 +73,7 @@ class SequenceClassifier:
         network, self.tokenizer = _open(self.name, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
         self.network: PreTrainedModel = network.to(_device(device)).requires_grad_(False)
         self._own_pad: int | None = getattr(self._config, "pad_token_id", None)
+        self._at_end_token = bool(getattr(network.config, END_TOKEN_KEY, False))
         self.label = _label(self.name, label, dict(network.config.id2label))
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
@@ -78,9 +84,16 @@ class SequenceClassifier:
         """
         rollouts = batch.rollouts
         problems = [rollouts.problem(row) for row in range(len(rollouts.text))]
-        rows = [
-            conversation(self.tokenizer, problem, text) for problem, text in zip(problems, rollouts.text, strict=True)
-        ]
+        if self._at_end_token:
+            rows = [
+                as_learned(self.tokenizer, problem, text, ended=ended)
+                for problem, text, ended in zip(problems, rollouts.text, _ended(batch), strict=True)
+            ]
+        else:
+            rows = [
+                conversation(self.tokenizer, problem, text)
+                for problem, text in zip(problems, rollouts.text, strict=True)
+            ]
         values = self._values(rows, [problem.id for problem in problems])
         return {"sequence_classifier": Stream(values=values.to(batch.outcome.device))}
 
@@ -175,6 +188,33 @@ def conversation(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str
     if not ids:
         raise InputError(f"the prompt of problem {problem.id!r} is empty, and so is a response to it. Drop the row.")
     return list(ids)
+
+
+def as_learned(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, *, ended: bool) -> list[int]:
+    """The tokens of a prompt and its response as `LanguageModel.tokenize` gives them to a head that learns.
+
+    The prompt is asked under the chat template, and what follows is the response alone, cut apart from it: of a
+    template's own ending only the end token was learned at, and of a response that was cut off not even that.
+
+    Raises:
+        InputError: the template refuses the prompt, or it is empty.
+    """
+    from reckon.models._text import encode
+
+    asked = problem if tokenizer.chat_template is not None else replace(problem, prompt=problem.prompt_text)
+    answer = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    end = tokenizer.eos_token_id
+    if ended and answer[-1:] != [end]:  # a library may hand over a text that shows it
+        answer.append(end)
+    return [*encode(tokenizer, asked, None).tolist(), *answer]
+
+
+def _ended(batch: Batch) -> list[bool]:
+    """Of each response: whether it ended by itself. Where a library does not tell, it is taken to have."""
+    from reckon.rewards.adapters._unknown import Unknown
+
+    end = batch.rollouts.end
+    return [True] * len(end) if isinstance(end, Unknown) else (end == End.EOS).tolist()
 
 
 def context_of(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
