@@ -1,5 +1,6 @@
 """The commands that learn judges and hold them against verdicts, from rows to a page."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -8,6 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from reckon.cli import main
+from reckon.fit import Settings as FitSettings
+from reckon.models import Lora
+from reckon.recipe import fit_settings
 from reckon.tasks import ChainArithmetic
 from reckon.types import Rng
 
@@ -70,8 +74,8 @@ def test_score_adds_a_column_for_each_judge(home, capsys):
     rows = pyarrow.parquet.read_table("s.parquet").to_pylist()
     assert len(rows) == 48
     assert [row["stream/brief"] for row in rows] == [-len(row["text"]) for row in rows]
-    # in the judge's tokens three characters and the end token: x = 4 / 6, so f = 1 - 2 (x - 1/2)^2 / (1/2)^2 = 7 / 9
-    assert [row["stream/short"] for row in rows] == pytest.approx([7 / 9] * 48)
+    # a token a character, as the file has no tokens: x = 3 / 6, where f = 1
+    assert [row["stream/short"] for row in rows] == [1.0] * 48
     assert len({row["stream/judge"] for row in rows}) > 12
 
 
@@ -115,6 +119,29 @@ def test_label_writes_prefixes_that_fit_learns_values_from(home, capsys):
     assert told(capsys, "fit", *fitted, "buckets=false", "dtype=float32")["rows"] == len(rows)
 
 
+def test_the_order_of_judges_does_not_matter(home, capsys):
+    for name, judges in (("a", ["judge", "length,l_max=6"]), ("b", ["length,l_max=6", "judge"])):
+        told(capsys, "score", "rows.jsonl", *judges, "--out", f"{name}.jsonl")
+    a, b = ([json.loads(line) for line in Path(f"{name}.jsonl").read_text().splitlines()] for name in "ab")
+    for column in ("stream/length", "stream/judge"):
+        assert [row[column] for row in a] == [row[column] for row in b]
+
+
+def test_what_a_reward_prints_is_not_among_the_results(home, capsys):
+    Path("loud.py").write_text("def loud(completions):\n    print('hello')\n    return [0.5] * len(completions)\n")
+    assert set(told(capsys, "score", "rows.jsonl", "loud.py:loud", "--out", "l.csv")["streams"]) == {"loud"}
+    assert set(told(capsys, "score", "l.csv", "loud.py:loud", "--out", "l2.csv")["streams"]) == {"loud"}  # again
+    assert told(capsys, "score", "rows.jsonl", "judge", "--out", "j.csv")["responses"] == 48
+
+
+def test_every_setting_of_a_fit_can_be_set():
+    found = fit_settings(["reference=none", "beta=0.2", "lora.rank=4", "cap=null", "balance=dataset"])
+    assert found == FitSettings(reference="none", beta=0.2, lora=Lora(rank=4), cap=None, balance="dataset")
+    for field in dataclasses.fields(FitSettings):
+        value = json.dumps(dataclasses.asdict(FitSettings())[field.name])
+        assert fit_settings([f"{field.name}={value}"]) == FitSettings()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -124,6 +151,7 @@ def test_label_writes_prefixes_that_fit_learns_values_from(home, capsys):
         (["fit", "dpo", "lrr=1", "--data", "rows.jsonl", "--model", "./small"], "`fit.lrr` is not a setting of a fit"),
         (["fit", "dpo", "lr=fast", "--data", "rows.jsonl", "--model", "./small"], "`fit.lr` must be a number"),
         (["score", "rows.jsonl", "format"], "score needs judges and --out"),
+        (["score", "rows.jsonl", "judge", "--out", "x.txt"], "let its name end in .parquet, .jsonl or .csv"),
         (["score", "gone.jsonl", "format", "--out", "x.parquet"], "gone.jsonl: no such file"),
         (["score", "rows.jsonl", "formt", "--out", "x.parquet"], "there is no reward of kind `formt`. Did you mean"),
         (["score", "rows.jsonl", "./gone", "--out", "x.parquet"], "the judge './gone' is no folder here"),

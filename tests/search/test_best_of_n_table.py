@@ -33,9 +33,9 @@ def test_every_cell_by_hand():
     assert curve(table, "best of N", "good").accuracy == pytest.approx([5 / 12, 2 / 3, (3 / 4 + 1) / 2, 1.0])
     # 1 - C(2,2)/C(4,2) = 5/6 and 1 - C(2,2)/C(3,2) = 2/3
     assert curve(table, "oracle").accuracy == pytest.approx([5 / 12, (5 / 6 + 2 / 3) / 2, 1.0, 1.0])
-    # 7: of the pairs ab aa a- ba b- a- the first seen wins a tie: a a a b b a, 4/6; of aba ab- aa- ba-: a a a b, 3/4
-    # 3: of the pairs xx xy xy: always x; of xxy: x
-    assert curve(table, "majority vote").accuracy == pytest.approx([5 / 12, (4 / 6) / 2, (3 / 4) / 2, 1.0])
+    # 7: of the pairs ab aa a- ba b- a- ties count half: 1/2 1 1 1/2 0 1, 4/6; of aba ab- aa- ba-: 1 1/2 1 1/2, 3/4
+    # 3 (y is right): of the pairs xx xy xy 0 1/2 1/2, 1/3; of xxy: x
+    assert curve(table, "majority vote").accuracy == pytest.approx([5 / 12, (4 / 6 + 1 / 3) / 2, (3 / 4) / 2, 1.0])
     # 7 weighs a .95, b .88, a .73, none: the same winners. 3 weighs x .27, x .12, y .98: of the pairs x y y, of three y
     assert curve(table, "weighted vote", "good").accuracy == pytest.approx([5 / 12, 2 / 3, (3 / 4 + 1) / 2, 1.0])
 

@@ -128,8 +128,8 @@ def test_equal_weights_are_the_majority(answers, weight):
 
 
 def test_the_expected_vote_over_every_subset():
-    """Three of a (wrong), b, b (right), None: pairs ab ab a- bb b- b-, of which the vote is a a a b b b."""
-    assert expected_vote(["a", "b", "b", None], [0, 1, 1, 0], 2, RNG) == pytest.approx(3 / 6)
+    """Three of a (wrong), b, b (right), None: pairs ab ab a- bb b- b-, where a tie is half right."""
+    assert expected_vote(["a", "b", "b", None], [0, 1, 1, 0], 2, RNG) == pytest.approx((1 / 2 + 1 / 2 + 0 + 3) / 6)
     assert expected_vote([None, None], [0, 0], 1, RNG) == 0
     assert expected_vote(["a", "b", "b", None], [0, 1, 1, 0], 2, RNG, [0.1, 1, 1, 1]) == pytest.approx(5 / 6)
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,7 +30,7 @@ from reckon.types import Rng
 
 if TYPE_CHECKING:
     from reckon.runs import Responses
-    from reckon.types import Task
+    from reckon.types import Reward, Task
 
 Source = Annotated[Path, typer.Argument(metavar="RUN_OR_FILE", help="A run, or a JSONL, CSV or Parquet of responses.")]
 Judges = Annotated[
@@ -104,16 +108,20 @@ def score(
     written, or folders of sequence-classification models; `NAME=` before one names its column.
     """
     from reckon.recipe import open_judges
-    from reckon.runs import Progress, score_responses, write_responses
+    from reckon.runs import write_responses
 
     if not judges or out is None:
         raise InputError("score needs judges and --out: reckon score responses.jsonl format --out scored.parquet")
+    if out.suffix.lower() not in (".parquet", ".jsonl", ".csv"):
+        raise InputError(f"--out is {out}; let its name end in .parquet, .jsonl or .csv.")
     responses, checker = _read(source, split, task, task_settings)
     opened = open_judges(judges, checker)
-    with Progress(len(responses.text) * len(opened), unit="response", show="lines" if as_json else "auto") as bar:
-        scored = score_responses(responses, opened, progress=lambda done, _: bar.update(done))
+    scored = _scored(responses, opened, as_json)
+    if out.suffix.lower() == ".csv":  # it has no lists, so what judges made of tokens stays out
+        whole = {name: dataclasses.replace(signal, tokens=None, steps=None) for name, signal in scored.streams.items()}
+        scored = dataclasses.replace(scored, tokens=responses.tokens, pieces=responses.pieces, streams=whole)
     write_responses(scored, out)
-    added = {name: signal for name, signal in scored.streams.items() if name not in responses.streams}
+    added = {name: signal for name, signal in scored.streams.items() if name.split("/")[0] in opened}
     if as_json:
         costs = {name: {"seconds": signal.seconds, "tokens": signal.read} for name, signal in added.items()}
         print_json(table=str(out), responses=len(scored.text), streams=costs)
@@ -143,16 +151,15 @@ def signals(
     from reckon.evaluate import bench_json, bench_text, probe, signal_bench
     from reckon.recipe import open_judges
     from reckon.report import write_signals
-    from reckon.runs import Progress, score_responses
 
     responses, checker = _read(source, split, task, task_settings)
     opened = open_judges(judges or [], checker)
     probes = {}
     if opened:
-        with Progress(len(responses.text) * len(opened), unit="response", show="lines" if as_json else "auto") as bar:
-            responses = score_responses(responses, opened, progress=lambda done, _: bar.update(done))
+        responses = _scored(responses, opened, as_json)
         if probe_problems:
-            probes = probe(responses, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
+            with _results_alone(as_json):
+                probes = probe(responses, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
     bench = signal_bench(responses, rng=Rng((seed, "signals")), signals=only, probes=probes)
     page = write_signals(bench, out or (source if source.is_dir() else source.parent) / "signals.html")
     if as_json:
@@ -175,7 +182,6 @@ def best_of_n(
 ) -> None:
     """What choosing among N responses buys: pass@1, votes, best of N by each signal, and the oracle, over N."""
     from reckon.recipe import open_judges
-    from reckon.runs import Progress, score_responses
     from reckon.search import best_of_n_table
 
     try:
@@ -185,8 +191,7 @@ def best_of_n(
     responses, checker = _read(source, split, task, task_settings)
     opened = open_judges(judges or [], checker)
     if opened:
-        with Progress(len(responses.text) * len(opened), unit="response", show="lines" if as_json else "auto") as bar:
-            responses = score_responses(responses, opened, progress=lambda done, _: bar.update(done))
+        responses = _scored(responses, opened, as_json)
     known = {name: signal for name, signal in responses.streams.items() if not math.isnan(signal.read)}
     count = len(responses.text)
     table = best_of_n_table(
@@ -254,6 +259,20 @@ def label(
         print_json(table=str(table), labels=len(labels.records), cost=labels.cost)
     else:
         typer.echo(f"{labels}\n{table}")
+
+
+def _scored(responses: Responses, judges: Mapping[str, Reward], as_json: bool) -> Responses:
+    """The responses with what judges say of them, under a bar of progress."""
+    from reckon.runs import Progress, score_responses
+
+    total = len(responses.text) * len(judges)
+    with Progress(total, unit="response", show="lines" if as_json else "auto") as bar, _results_alone(as_json):
+        return score_responses(responses, judges, progress=lambda done, _: bar.update(done))
+
+
+def _results_alone(as_json: bool) -> contextlib.AbstractContextManager[object]:
+    """Keeps stdout to the one JSON object: what a reward function prints goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 
 def _read(

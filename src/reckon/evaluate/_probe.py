@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -160,8 +161,11 @@ def _with_probes(part: Responses, constant: str | None, length: int, room: int, 
             rows.append((g, text, kind, math.nan if verdict is None else verdict, None))
     outcome = np.array([row[3] for row in rows])
     kinds = tuple(row[2] for row in rows)
+    tokens, pieces = _tokens(part, rows)
     built = Responses(
         source=part.source,
+        tokens=tokens,
+        pieces=pieces,
         problems=part.problems,
         group=np.array([row[0] for row in rows], dtype=np.int64),
         text=tuple(row[1] for row in rows),
@@ -172,6 +176,29 @@ def _with_probes(part: Responses, constant: str | None, length: int, room: int, 
     )
     real = np.array([kind is None for kind in kinds])
     return _Built(responses=built, kind=kinds, right=np.where(real, built.right, np.nan))
+
+
+def _tokens(
+    part: Responses, rows: Sequence[tuple[int, str, str | None, float, str | None]]
+) -> tuple[tuple[tuple[int, ...], ...] | None, tuple[tuple[str, ...], ...] | None]:
+    """Tokens for real responses and probes alike, so that a judge of lengths counts both in one measure.
+
+    A probe was never sampled: it is cut into pieces as long as a token of the responses is on average. A judge that
+    holds a language model makes tokens of its own.
+    """
+    if part.tokens is None:
+        return None, None
+    size = max(1, round(sum(map(len, part.text)) / max(1, int(part.lengths.sum()))))
+    real = iter(zip(part.tokens, part.pieces or [("",) * len(row) for row in part.tokens], strict=True))
+    made: list[tuple[tuple[int, ...], tuple[str, ...]]] = []
+    for _, text, kind, _, _ in rows:
+        if kind is None:
+            made.append(next(real))
+        else:
+            cut = (*(text[i : i + size] for i in range(0, len(text), size)), "")  # the last is the end token
+            made.append((tuple(zlib.crc32(piece.encode("utf-8", "replace")) for piece in cut), cut))
+    pieces = None if part.pieces is None else tuple(one[1] for one in made)
+    return tuple(one[0] for one in made), pieces
 
 
 def _results(values: np.ndarray, built: _Built) -> tuple[ProbeResult, ...]:

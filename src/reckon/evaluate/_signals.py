@@ -283,7 +283,7 @@ def _report(setting: _Setting, name: str, signal: Signal, probes: tuple[ProbeRes
         tokens=signal.read / n,
         probes=probes,
         worst=_worst(setting, values),
-        is_verdict=bool(both.any()) and bool(np.array_equal(values[both], right[both])),
+        is_verdict=len(set(right[both].tolist())) == 2 and bool(np.array_equal(values[both], right[both])),
         **measured,
     )
 

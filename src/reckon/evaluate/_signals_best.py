@@ -39,7 +39,8 @@ def best_of_n(scores: np.ndarray, right: np.ndarray, k: int) -> float:
     share = np.bincount(place, weights=right) / counts
     before = np.concatenate([[0], np.cumsum(counts)]).tolist()
     ways = [math.comb(n - i, k) for i in before]
-    return float(sum(s * (a - b) for s, a, b in zip(share.tolist(), ways, ways[1:], strict=False))) / ways[0]
+    # Whole numbers are divided first: a binomial coefficient of 2,048 samples is larger than any float.
+    return float(sum(s * ((a - b) / ways[0]) for s, a, b in zip(share.tolist(), ways, ways[1:], strict=False)))
 
 
 def vote_of_n(answers: Sequence[Hashable | None], right: np.ndarray, k: int, rng: Rng) -> float:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import typing
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from reckon.errors import InputError, MissingError
-from reckon.recipe._document import Document
+from reckon.recipe._document import Document, did_you_mean
 from reckon.recipe._parts import needs, read_part
-from reckon.recipe._settings import INJECTED, construct, section
+from reckon.recipe._settings import INJECTED, construct, typed
 from reckon.types import Json, Reward, Task
 
 if TYPE_CHECKING:
@@ -94,5 +95,11 @@ def fit_settings(overrides: Iterable[str]) -> Settings:
     document = Document(name="command line", values={"fit": {}})
     for override in overrides:
         document.override(f"fit.{override}")
-    given: Mapping[str, object] = section(document, ("fit",), document.values["fit"], Settings, "a fit")
+    hints = typing.get_type_hints(Settings)  # not as parts are read: `reference` is a setting here, and a name
+    given: dict[str, object] = {}
+    for key, value in cast("dict[str, Json]", document.values["fit"]).items():
+        if key not in hints:
+            near = did_you_mean(key, list(hints), "settings")
+            raise document.error(("fit", key), f"`fit.{key}` is not a setting of a fit. {near}")
+        given[key] = typed(document, ("fit", key), value, hints[key])
     return cast("Settings", construct(document, ("fit",), Settings, given))

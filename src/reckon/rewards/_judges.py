@@ -128,7 +128,7 @@ def _build(
         return OutcomeModel(read, center=_number(where, about, "center", 0.0))
     if kind == "step_model":
         return StepModel(read, splitter=splitter, end_token=_flag(where, about, "end_token", True))
-    return StepAdvantage(read, splitter=splitter)
+    return StepAdvantage(read, splitter=splitter, rank=True)  # its value ranks responses, its advantages train
 
 
 def _with_choices(judge: Judge, kind: str, choices: Mapping[str, str | None]) -> Judge:

@@ -68,8 +68,8 @@ def score_responses(
         judges: rewards by name; one with several streams gives `name/key`.
         tokenize: makes the tokens that a judge reads, for all judges or by name. Left out, a judge that holds a
             language model reads that model's tokens, and any other those of the responses, or where they are not known
-            one token a character, for judges of text do not look at them. Responses without tokens take on those of
-            the first model; numbers for the tokens of another are added up and not kept one by one.
+            one token a character. Responses without tokens take on those of the first model once all are scored;
+            numbers for the tokens of another are added up and not kept one by one.
         progress: called with (responses judged, responses to judge), each judge counting anew.
 
     Raises:
@@ -79,7 +79,7 @@ def score_responses(
     if not judges:
         raise InputError("score: there is no judge. Name at least one: a kind of reward, or file.py:name.")
     total, done = len(responses.text) * len(judges), 0
-    streams: dict[str, Signal] = {}
+    tokenized, found_by = responses, list[tuple[str, _Column, float, float]]()
     chunks = _chunks(responses.group)
     for name, judge in judges.items():
         made: list[Rollouts] = []
@@ -103,11 +103,11 @@ def score_responses(
             if progress is not None:
                 progress(done, total)
         own = make is None and responses.tokens is None
-        if make is not None and responses.tokens is None:
-            responses = _with_tokens(responses, made)
-        for key, column in columns.items():
-            streams[key] = _signal(responses, column, seconds, math.nan if own else float(read))
-    return responses.with_streams(streams)
+        if make is not None and responses.tokens is None and tokenized is responses:
+            tokenized = _with_tokens(responses, made)
+        found_by += [(key, column, seconds, math.nan if own else float(read)) for key, column in columns.items()]
+    # Only now, so that no judge reads the tokens of another and scores do not depend on the order of the judges.
+    return tokenized.with_streams({key: _signal(tokenized, column, s, read) for key, column, s, read in found_by})
 
 
 def reader_of(judge: object, depth: int = 4) -> Reader | None:

@@ -130,7 +130,7 @@ def expected_vote(
     Args:
         answers: [M]; see `vote`.
         right: [M] float in [0, 1], known. The vote's winner is as right as the responses that gave it are on average,
-            and no answer at all is wrong.
+            no answer at all is wrong, and answers that tie share alike, since the order of a file says nothing.
         n: in [1, M].
         rng: names the random numbers of the subsets.
         weights: [M]; see `vote`.
@@ -147,11 +147,22 @@ def expected_vote(
     total = count = 0.0
     for subset in _subsets(m, n, draws, rng):
         given = [answers[i] for i in subset]
-        winner = vote(given, heavy[subset])
-        if winner is not None:
-            total += float(np.mean([truth[i] for i, answer in zip(subset, given, strict=True) if answer == winner]))
+        total += _vote_right(given, heavy[subset], truth[subset])
         count += 1
     return total / count
+
+
+def _vote_right(answers: Sequence[str | None], weights: Floats, right: Floats) -> float:
+    """How right the vote's winner is on average over the responses that gave it; answers that tie share alike."""
+    totals: dict[str, float] = {}
+    for answer, weight in zip(answers, weights.tolist(), strict=True):
+        if answer is not None:
+            totals[answer] = totals.get(answer, 0.0) + weight
+    if not totals:
+        return 0.0
+    most = max(totals.values())
+    winners = [answer for answer, total in totals.items() if math.isclose(total, most, rel_tol=1e-9)]
+    return float(np.mean([np.mean([r for a, r in zip(answers, right, strict=True) if a == w]) for w in winners]))
 
 
 def _subsets(m: int, n: int, draws: int, rng: Rng) -> Iterator[list[int]]:
