@@ -1,6 +1,7 @@
 """Monte-Carlo labels of prefixes, against worlds whose values are known."""
 
 import math
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from reckon.annotate import (
     rollouts_needed,
 )
 from reckon.errors import InputError, MissingError, RunError
+from reckon.models import LanguageModel, Lora, Sampling, tiny
 from reckon.steps import Pattern
 from reckon.types import End, Problem, Rng, Verdict
 
@@ -329,6 +331,61 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path):
     (tmp_path / "plan.json").unlink()
     with pytest.raises(InputError, match=r"no plan\.json"):
         label_prefixes(policy, task, rollouts, COMMA, 2, Rng((0,)), folder=tmp_path)
+
+
+class Marked:
+    """A checker that nothing can be told of but its verdicts: `outcome`, whatever the text."""
+
+    name = "marked"
+
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    def check(self, problem, text):
+        return Verdict(outcome=self.outcome, answer=text, reason="")
+
+
+@dataclass
+class Strict(PitTask):
+    """Says of these seeds what its superclass does, by settings that may say otherwise of others."""
+
+    least: int = 0
+    units: frozenset[str] = frozenset({"m", "s", "kg"})
+    reader: object = field(default_factory=object)  # another one, at another address, in every process
+
+
+def test_another_checker_in_the_same_folder_is_refused(tmp_path):
+    """By its verdicts, and by its settings where the verdicts on the seeds are the same."""
+    policy = ChainPolicy()
+    rollouts = seeds(policy, chain())
+    label_prefixes(policy, Marked(0.0), rollouts, COMMA, 2, Rng((0,)), folder=tmp_path / "chain")
+    for other in (Marked(1.0), Marked(None), chain()):
+        with pytest.raises(InputError, match="holds labels made with another `task`"):
+            label_prefixes(policy, other, rollouts, COMMA, 2, Rng((0,)), folder=tmp_path / "chain")
+    pits, strict = PitPolicy(), Strict()
+    rollouts = seeds(pits, strict)
+    label_prefixes(pits, strict, rollouts, LINE, 2, Rng((0,)), folder=tmp_path / "pits")
+    label_prefixes(pits, Strict(), rollouts, LINE, 2, Rng((0,)), folder=tmp_path / "pits")
+    with pytest.raises(InputError, match="holds labels made with another `task`"):
+        label_prefixes(pits, Strict(least=1), rollouts, LINE, 2, Rng((0,)), folder=tmp_path / "pits")
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_another_model_in_the_same_folder_is_refused(tmp_path, lora):
+    """Even one with the same adapters; the same one opened again is not another."""
+
+    def model(seed=0, limit=4):
+        network = tiny.make_network(layers=1, width=16, heads=2, seed=seed)
+        sampling = Sampling(max_new_tokens=limit)
+        return LanguageModel(network, tiny.make_tokenizer(), sampling=sampling, lora=lora, device="cpu")
+
+    task = chain()
+    rollouts = model().sample(task.problems("train")[:1], 1, Rng((0, "seeds")))
+    ask = lambda policy: label_prefixes(policy, task, rollouts, COMMA, 2, Rng((0,)), folder=tmp_path)  # noqa: E731
+    assert ask(model()).records == ask(model()).records
+    for other in (model(seed=1), model(limit=5)):
+        with pytest.raises(InputError, match="holds labels made with another `policy`"):
+            ask(other)
 
 
 def test_damaged_files_are_named(tmp_path):

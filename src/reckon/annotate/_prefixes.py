@@ -24,6 +24,7 @@ from reckon.annotate._draw import (
 )
 from reckon.annotate._records import Labels, PrefixLabel, Source
 from reckon.annotate._store import Store
+from reckon.annotate._told import tell_policy, tell_task
 from reckon.errors import InputError
 from reckon.steps import Splitter
 from reckon.types import Json, Problem, Rng, Rollouts, Task
@@ -59,7 +60,8 @@ def label_prefixes(
         rng: names the random numbers.
         drawing: how completions are drawn and judged.
         budget: the most that may be spent, seeds included. Seeds are labeled in order as long as they fit as a whole.
-        folder: where to keep each chunk as Parquet. If it holds chunks of the same plan, those are not made again.
+        folder: where to keep each chunk as Parquet. If it holds chunks of the same plan, those are not made again; the
+            plan tells tasks apart by their settings and verdicts on the seeds, and policies by their weights.
         tell: is told how far it is after each chunk.
 
     Returns:
@@ -208,7 +210,8 @@ class Job:
         self, work: Work, plan: dict[str, Json], folder: str | Path | None, tell: Tell | None, *, by_row: bool
     ) -> Labels:
         """Works on each chunk that is not there yet; `by_row`: a trace is numbered as its seed, else on and on."""
-        store = Store(folder, {**plan, **self._plan()})
+        verdicts = [judged(self.task, self.rollouts, row, self.drawing) for row in range(len(self.traces))]
+        store = Store(folder, {} if folder is None else {**plan, **self._plan(verdicts)})
         parts: list[Labels] = []
         groups = self.rollouts.seq.group.tolist()
         problems = len(self.rollouts.problems)
@@ -219,7 +222,8 @@ class Job:
             part = store.load(chunk)
             if part is None:
                 before = self.purse.spent
-                records, left_out = work(self.drawer, self._seeds(rows), self.rng.child("chunk", chunk))
+                seeds = [replace(self.traces[row], outcome=verdicts[row]) for row in rows]
+                records, left_out = work(self.drawer, seeds, self.rng.child("chunk", chunk))
                 spent = self.purse.spent - before
                 first = rows[0] if by_row else traces
                 numbered = tuple(replace(record, trace=record.trace + first) for record in records)
@@ -237,20 +241,18 @@ class Job:
         every = tuple(record for part in parts for record in part.records)
         return Labels(records=every, cost=cost, left_out=sum(part.left_out for part in parts))
 
-    def _seeds(self, rows: Sequence[int]) -> list[Trace]:
-        """The seeds of a chunk, judged."""
-        return [replace(self.traces[row], outcome=judged(self.task, self.rollouts, row, self.drawing)) for row in rows]
-
     def _cost(self, rows: Sequence[int]) -> Cost:
         return Cost(rollouts=len(rows), tokens=sum(self.lengths[row] for row in rows), checks=len(rows))
 
-    def _plan(self) -> dict[str, Json]:
+    def _plan(self, verdicts: Sequence[int | None]) -> dict[str, Json]:
         """What labels depend on, so that two plans are never mixed in one folder."""
         told = hashlib.sha256()
         for trace in self.traces:
             told.update(repr((trace.problem.id, trace.problem.answer, trace.tokens, trace.ends, trace.whole)).encode())
         return {
             "seeds": told.hexdigest(),
+            "task": tell_task(self.task, verdicts),
+            "policy": tell_policy(self.drawer.policy),
             "rng": list(self.rng.key),
             "budget": asdict(self.budget or Budget()),
             **asdict(self.drawing),
