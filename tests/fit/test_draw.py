@@ -143,6 +143,12 @@ def test_calibration_undoes_the_tilt_of_balanced_sampling():
         ([0.0], [1.0], "got 1 rows"),
         ([0.0, 1.0], [1.0, 1.0], "rows of both kinds"),
         ([0.0, 1.0, 2.0], [1.0, 0.4, 0.0], "higher scores are not right more often"),
+        ([0.0, 1.0, 2.0], [0.25, 0.25, 0.25], "with a mean of 0.25, all alike"),
+        ([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 1.0, 0.0], "higher scores are not right more often"),
+        ([1.0, 1.0, 1.0], [0.0, 0.5, 0.25], "higher scores are not right more often"),
+        ([0.0, 1.0, 2.0, 3.0], [0.0, 0.0, 1.0, 1.0], "tells right from wrong without an error in 4 rows"),
+        ([0.0, 1.0, 1.0, 3.0], [0.0, 0.0, 1.0, 1.0], "tells right from wrong without an error in 4 rows"),
+        ([0.0, 1.0, 1.0, 3.0], [0.0, 0.5, 0.25, 1.0], "tells right from wrong without an error in 4 rows"),
     ],
 )
 def test_calibration_that_cannot_be_is_refused(logits, targets, message):

@@ -194,6 +194,21 @@ P = {"prompt": "p"}
         ({**P, "prefix": "a"}, "prefix", "no column `q_hat` or `label`"),
         ({**P, "prefix": "a", "q_hat": 2}, "prefix", r"`q_hat` is 2, but a label is in \[0, 1\]"),
         ({"messages": [USER]}, "imitation", "ends with the assistant's turn"),
+        ({**P, "completion": None, "label": 1}, "unpaired", 'row 1: `completion` is null. Write "" where'),
+        ({**P, "chosen": "a", "rejected": None}, "paired", "`rejected` is null"),
+        ({**P, "chosen": None, "rejected": "a"}, "paired", "`chosen` is null"),
+        ({**P, "completions": ["a", None], "labels": [1, 0]}, "stepwise", "`completions` is null"),
+        ({**P, "prefix": None, "q_hat": 1}, "prefix", "`prefix` is null"),
+        (
+            {**P, "completion": "a", "label": 1, "end": ["eos"]},
+            "unpaired",
+            "`end` is a list, but there is one",
+        ),
+        (
+            {**P, "completions": ["a", "b"], "correctness": [1, 0], "end": ["eos"]},
+            "unpaired",
+            "`end` has 1 entries for 2 responses",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_said_in_a_sentence(values, shape, message):
@@ -249,3 +264,25 @@ def test_a_prompt_is_learned_from_or_held_back_never_both():
     assert held_back(rows[:100], 0.2)[1] == [row for row in back if int(row.problem.id) < 100]
     with pytest.raises(InputError, match="held back is 1"):
         held_back(rows, 1)
+
+
+def test_several_responses_end_each_for_itself():
+    row = {"prompt": "p", "completions": ["a", "b", "c"], "correctness": [1, None, 0]}
+    ends = [{"end": ["eos", "eos", "length"]}, {"truncated": [False, False, True]}, {"truncated": "[0, 0, 1]"}]
+    for end in ends:
+        assert [found.ended for found in read_examples([row | end], "unpaired").rows] == [True, False]
+    assert [found.ended for found in read_examples([row | {"end": "length"}], "unpaired").rows] == [False, False]
+
+
+def test_an_empty_cell_of_csv_is_an_empty_response(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("prompt,completion,label\np,,1\n")
+    assert read_examples(path, "unpaired").rows[0].text == ""
+    assert one({"prompt": "p", "completion": "", "label": 1}, "unpaired").text == ""
+
+
+def test_steps_of_a_prefix_are_joined_by_the_separator_but_ours_hold_their_delimiters():
+    row = {"prompt": "p", "prefix": ["a", "b\n\n", "c"], "q_hat": 0.5}
+    assert one(row, "prefix").text == "a\nb\n\nc"
+    assert one(row, "prefix", separator="; ").text == "a; b\n\n; c"
+    assert one({**row, "n_mc": 4}, "prefix").text == "ab\n\nc"

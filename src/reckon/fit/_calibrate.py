@@ -41,13 +41,21 @@ def recalibrate(logits: Tensor, targets: Tensor) -> Calibration:
         targets: [n] float in [0, 1].
 
     Raises:
-        InputError: fewer than 2 rows, targets that are all 0 or all 1, or logits that say nothing or the opposite.
+        InputError: fewer than 2 rows, targets without spread, logits that say nothing or the opposite, or a threshold
+            that tells right from wrong without an error, where the best temperature is 0.
     """
     logits, targets = logits.detach().double().cpu(), targets.detach().double().cpu()
-    if len(logits) < 2 or bool((targets == 0).all()) or bool((targets == 1).all()):
+    if len(logits) < 2 or bool((targets == targets[0]).all()):
         raise InputError(
             f"calibration needs rows of both kinds, right and wrong, and got {len(logits)} rows with a mean of "
-            f"{float(targets.mean()) if len(targets) else 0.0:.3g}. Hold back more rows."
+            f"{float(targets.mean()) if len(targets) else 0.0:.3g}, all alike. Hold back more rows."
+        )
+    # The cross-entropy has no minimum if a threshold has only rows of target 1 above and of 0 below it, the rest on it.
+    apart = logits[targets < 1].max() <= logits[targets > 0].min()
+    if bool(apart) and bool(logits.min() < logits.max()):
+        raise InputError(
+            f"calibration found a threshold that tells right from wrong without an error in {len(logits)} rows, so the "
+            "best temperature is 0 and says nothing of other rows. Hold back more rows."
         )
     center, spread = logits.mean(), logits.std().clamp(min=1e-6)
     weights = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # slope and level on standardized logits
@@ -64,7 +72,7 @@ def recalibrate(logits: Tensor, targets: Tensor) -> Calibration:
 
     newton.step(loss)
     slope = float(weights[0].detach() / spread)
-    if slope <= 0:
+    if float(weights[0].detach()) < 1e-6:  # of standardized logits: what is left of 0 after rounding
         raise InputError(
             "calibration found that higher scores are not right more often, so no temperature makes probabilities of "
             "them. Fit the model longer, or on more rows."

@@ -31,10 +31,10 @@ def unpaired(row: Row, separator: str) -> list[Example]:
     if "correctness" in row.values:
         texts, labels = _list(row, "completions"), _list(row, "correctness")
         _same_length(row, "completions", texts, "correctness", labels)
-        known = [(text, _label(row, "correctness", label)) for text, label in zip(texts, labels, strict=True)]
+        known = [_label(row, "correctness", label) for label in labels]
         return [
-            Unpaired(problem=problem, text=_words(row, "completions", text), label=label, ended=_ended(row))
-            for text, label in known
+            Unpaired(problem=problem, text=_words(row, "completions", text), label=label, ended=ended)
+            for text, label, ended in zip(texts, known, _each_ended(row, len(texts)), strict=True)
             if label is not None
         ]
     name = _first(row, ("completion", "text", "response"))
@@ -103,7 +103,11 @@ def prefix(row: Row, separator: str) -> list[Example]:
     if "prefix" not in row.values:
         _first(row, ("prefix",))
     value = row.values["prefix"]
-    text = "".join(_words(row, "prefix", part) for part in value) if isinstance(value, list | tuple) else value or ""
+    if isinstance(value, list | tuple):
+        # In our own tables (`n_mc`) a step holds its delimiter, whatever that is.
+        between = "" if "n_mc" in row.values else separator
+        value = "".join(_joined([_words(row, "prefix", part) for part in value], between))
+    text = _words(row, "prefix", value)
     name = _first(row, ("q_hat", "label"))
     q = _label(row, name, row.values[name])
     tokens = row.values.get("tokens")
@@ -111,7 +115,7 @@ def prefix(row: Row, separator: str) -> list[Example]:
         return []
     whole_numbers = isinstance(tokens, Sequence) and all(isinstance(token, int) for token in tokens)
     sampled = tuple(tokens) if isinstance(tokens, Sequence) and whole_numbers else None
-    return [Prefix(problem=problem, text=_words(row, "prefix", text), q=q, tokens=sampled)]
+    return [Prefix(problem=problem, text=text, q=q, tokens=sampled)]
 
 
 def _problem(row: Row, prompt: str | Chat | None = None) -> Problem:
@@ -174,8 +178,10 @@ def _response(row: Row, name: str) -> str:
 
 
 def _words(row: Row, name: str, value: object) -> str:
-    if value is None:  # an empty cell: an empty response is one, too
+    if value is None and row.source.endswith(".csv"):  # an empty cell, and CSV has no other way to write an empty text
         return ""
+    if value is None:
+        raise InputError(f'{row.place}: `{name}` is null. Write "" where the text is empty, or drop the row.')
     if not isinstance(value, str):
         raise InputError(f"{row.place}: `{name}` must be text, not {type(value).__name__}. Write it as text.")
     return value
@@ -236,9 +242,26 @@ def _number(row: Row, name: str, value: object) -> float:
     return number
 
 
+def _each_ended(row: Row, count: int) -> list[bool]:
+    """`_ended` of several responses, for which `end` and `truncated` may be lists with one entry for each."""
+    alone = [dict(row.values) for _ in range(count)]
+    for name in ("end", "truncated"):
+        value = row.values.get(name)
+        if isinstance(value, str) and value.lstrip().startswith("["):  # CSV has no lists
+            value = _parsed(row, name)
+        if isinstance(value, list | tuple):
+            if len(value) != count:
+                raise InputError(f"{row.place}: `{name}` has {len(value)} entries for {count} responses. Give as many.")
+            for values, entry in zip(alone, value, strict=True):
+                values[name] = entry
+    return [_ended(Row(row.source, row.number, values)) for values in alone]
+
+
 def _ended(row: Row, side: str = "") -> bool:
     """Whether a response came to its own end. A stop string is no end token: judges read the tokens as they are."""
     end, cut = row.values.get(f"{side}end"), row.values.get(f"{side}truncated")
+    if isinstance(end, list | tuple):
+        raise InputError(f"{row.place}: `{side}end` is a list, but there is one response. Write one entry.")
     if cut is not None:
         return _label(row, f"{side}truncated", cut) == 0
     return end is None or str(end).lower() == "eos"
