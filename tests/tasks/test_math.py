@@ -1,3 +1,4 @@
+import logging
 import os
 import threading
 
@@ -6,6 +7,14 @@ import pytest
 from reckon.errors import InputError
 from reckon.tasks import Math
 from reckon.tasks._math import compare
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was():
+    """In the worker's process `compare` turns logging off for good; here it is called in ours."""
+    yield
+    logging.disable(logging.NOTSET)
+
 
 RIGHT = [
     (r"\boxed{0.5}", r"\frac{1}{2}"),

@@ -12,7 +12,6 @@ import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
-from reckon.rewards._combine_parts import is_group_level
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._leaves import KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
@@ -89,7 +88,7 @@ def ready(
             )
         if isinstance(part, _ON_VERDICTS) and task is None:
             raise missing("outcome", library, f"{name!r} is a {kind} and")
-        if groups and is_group_level(part):
+        if groups and getattr(part, "group_level", False):  # the parts inside come by themselves, under their names
             raise InputError(f"{name!r} is a {kind}, which compares the responses to one prompt, and {groups}")
         if not frozen and _learns(part):
             raise InputError(
