@@ -14,7 +14,6 @@ from reckon import rewards
 from reckon.errors import InputError, MissingError
 from reckon.fit import Settings, fit_command
 from reckon.models import tiny
-from reckon.models._text import pieces
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._judges import KEYS, load_judge
 from reckon.rewards._judges_reading import Calibrated, check_tokens
@@ -263,12 +262,11 @@ def test_half_a_character_at_the_end_is_not_compared():
 
 
 def test_a_tokenizer_that_is_not_faithful_agrees_with_itself():
-    """One that tidies spaces decodes "a ." as "a.", token by token as "a "; one that knows no é reads it as unknown."""
+    """One that tidies spaces decodes "a ." as "a."; one that knows no é reads it as unknown."""
     tokenizer = tiny.make_tokenizer()
     unknown = tokenizer("aéb")["input_ids"]
     check_tokens("judge", Reader(tokenizer), in_tokens(["aéb"], [unknown]))
     tokenizer.clean_up_tokenization_spaces = True
     row = tokenizer("a .")["input_ids"]
-    told = "".join(pieces(tokenizer, row))
-    assert told != tokenizer.decode(row)
-    check_tokens("judge", Reader(tokenizer), in_tokens([told], [row]))
+    assert tokenizer.decode(row) == "a."
+    check_tokens("judge", Reader(tokenizer), in_tokens(["a ."], [row]))

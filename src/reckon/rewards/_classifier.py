@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+END_TOKEN_KEY = "reckon_end_token"  # what `LanguageModel.save_classifier` writes into the config
 TooLong: TypeAlias = Literal["error", "unknown", "cut"]
 
 
@@ -57,8 +57,6 @@ class SequenceClassifier:
             MissingError: there is no such model, or its weights cannot be opened.
             InputError: the weights lack a part, as a model without a classifier does; a label that is not there.
         """
-        from reckon.models._heads import END_TOKEN_KEY
-
         if tokens_per_batch < 1:
             raise InputError(f"sequence_classifier: `tokens_per_batch` is {tokens_per_batch}; it must be at least 1.")
         for key, value, known in (
@@ -172,21 +170,27 @@ def conversation(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str
     if tokenizer.chat_template is None:
         ids = tokenizer(problem.prompt_text + text)["input_ids"]
     else:
-        from jinja2 import TemplateError
-
-        prompt = problem.prompt
-        before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        try:
-            ids = tokenizer.apply_chat_template(
-                [*before, {"role": "assistant", "content": text}], tokenize=True, return_dict=False
-            )
-        except TemplateError as error:
-            raise InputError(
-                f"the chat template of this judge refuses the prompt of problem {problem.id!r}: {error}. "
-                "Change the prompt, or choose another judge."
-            ) from error
+        ids = _templated(tokenizer, problem, text)
     if not ids:
         raise InputError(f"the prompt of problem {problem.id!r} is empty, and so is a response to it. Drop the row.")
+    return list(ids)
+
+
+def _templated(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str | None) -> list[int]:
+    """A prompt and its response under the chat template; without a response, up to where one would begin."""
+    from jinja2 import TemplateError
+
+    prompt = problem.prompt
+    talk = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+    if text is not None:
+        talk.append({"role": "assistant", "content": text})
+    try:
+        ids = tokenizer.apply_chat_template(talk, add_generation_prompt=text is None, tokenize=True, return_dict=False)
+    except TemplateError as error:
+        raise InputError(
+            f"the chat template of this judge refuses the prompt of problem {problem.id!r}: {error}. "
+            "Change the prompt, or choose another judge."
+        ) from error
     return list(ids)
 
 
@@ -199,14 +203,17 @@ def as_learned(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, 
     Raises:
         InputError: the template refuses the prompt, or it is empty.
     """
-    from reckon.models._text import encode
-
-    asked = problem if tokenizer.chat_template is not None else replace(problem, prompt=problem.prompt_text)
+    if tokenizer.chat_template is None:
+        asked = list(tokenizer(problem.prompt_text)["input_ids"])
+    else:
+        asked = _templated(tokenizer, problem, None)
+    if not asked:
+        raise InputError(f"the prompt of problem {problem.id!r} is empty. Drop the row, or write a prompt.")
     answer = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     end = tokenizer.eos_token_id
     if ended and answer[-1:] != [end]:  # a library may hand over a text that shows it
         answer.append(end)
-    return [*encode(tokenizer, asked, None).tolist(), *answer]
+    return [*asked, *answer]
 
 
 def _ended(batch: Batch) -> list[bool]:

@@ -102,15 +102,12 @@ def check_tokens(kind: str, model: Scorer, batch: Batch) -> None:
 
 def _reads(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], text: str) -> bool:
     """Whether the tokens are this text, but for half a character at its end."""
-    from reckon.models._text import pieces
-
     known = text.rstrip("\ufffd")
     if str(tokenizer.decode(tokens, skip_special_tokens=True)).rstrip("\ufffd") == known:
         return True
-    # A tokenizer that tidies spaces decodes a whole text otherwise than token by token, as a policy does; one that
-    # does not know every character gives another text back than it was given.
+    # One that does not know every character, or tidies spaces, gives another text back than it was given.
     own = list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return "".join(pieces(tokenizer, tokens)) == text or (bool(own) and list(tokens[: len(own)]) == own)
+    return bool(own) and list(tokens[: len(own)]) == own
 
 
 def last_tokens(mask: Tensor) -> Tensor:
