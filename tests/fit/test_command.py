@@ -217,3 +217,51 @@ def test_all_of_a_prompts_responses_right_make_no_pair(small, tmp_path):
     rows = [{"prompt": "1", "completion": text, "label": 1} for text in "ab"]
     with pytest.raises(InputError, match="no prompt has both a right and a wrong response"):
         fit_command("nca", rows, small, tmp_path / "out", Settings(**QUICK), show="nothing")
+
+
+def test_rows_to_measure_on_are_told_and_part_of_the_recipe(small, tmp_path):
+    dev, settings = rows_of("unpaired")[:4], Settings(**{**QUICK, "dev": 0.0}, on_bad="drop")
+    given = ("outcome-bce", iter(rows_of("unpaired")), small, tmp_path / "out", settings)
+    found = fit_command(*given, dev_data=(row for row in [*dev, {"prompt": "p"}]), show="nothing")
+    assert (found.rows, found.dev_rows) == (16, 4)
+    (said,) = found.told
+    assert said.startswith("Of the rows to measure on: 1 rows could not be used and were dropped")
+    again = ("outcome-bce", rows_of("unpaired"), small, tmp_path / "out", settings)
+    with pytest.raises(RunError, match="dev_data_sha256"):
+        fit_command(*again, dev_data=dev, resume=True, show="nothing")
+    with pytest.raises(InputError, match="`dev` is the share of rows held back, but rows to measure on are given"):
+        fit_command("sft", rows_of("unpaired"), small, tmp_path / "no", Settings(**QUICK), dev_data=dev)
+
+
+def test_a_generator_may_be_the_pairs_source_and_cap_is_not_for_pairs(small, tmp_path):
+    settings = Settings(**QUICK, cap=1)
+    assert fit_command("dpo", iter(rows_of("unpaired")), small, tmp_path / "out", settings, show="nothing").finished
+    with pytest.raises(InputError, match="but the rows are pairs already"):
+        fit_command("dpo", rows_of("paired"), small, tmp_path / "no", settings)
+
+
+@pytest.mark.parametrize("name", ["on_bad", "on_long", "balance", "pairs", "step_loss", "schedule", "dtype"])
+def test_words_that_are_no_choice_are_refused(name):
+    with pytest.raises(InputError, match=f"`{name}` is 'dorp', but must be one of: "):
+        Settings(**{name: "dorp"})
+
+
+def test_a_value_says_that_the_empty_prefix_was_not_learned(small, tmp_path):
+    settings = Settings(**QUICK)
+    found = fit_command("value", rows_of("stepwise"), small, tmp_path / "out", settings, show="nothing")
+    assert any(said.startswith("No row has an empty prefix") for said in found.told)
+    found = fit_command("value", rows_of("prefix"), small, tmp_path / "with", settings, show="nothing")
+    assert not any(said.startswith("No row has an empty prefix") for said in found.told)
+
+
+def test_a_shown_answer_is_needed_and_counts_to_the_length(small, tmp_path):
+    rows, how = rows_of("unpaired"), {**QUICK, "show_reference": True}
+    bare, long = {**rows[0], "answer": None}, {**rows[0], "answer": "9" * 250}
+    for row, message in ((bare, "no reference answer to show"), (long, "make a text of .* tokens, and the model's")):
+        with pytest.raises(InputError, match=message):
+            fit_command("outcome-bce", [*rows, row], small, tmp_path / "no", Settings(**how))
+        assert not (tmp_path / "no").exists()
+    settings = Settings(**how, on_bad="drop", on_long="drop")
+    found = fit_command("outcome-bce", [*rows, bare, long], small, tmp_path / "out", settings, show="nothing")
+    assert found.rows + found.dev_rows == 16
+    assert len(found.told) == 2

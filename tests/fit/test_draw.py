@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 from reckon.errors import InputError
 from reckon.fit import (
     OutcomeBCE,
+    Preference,
     Scored,
+    StepRewards,
     Unpaired,
     balanced,
     by_problem,
+    fitting,
     pairs,
+    read_examples,
     read_logits,
     recalibrate,
 )
@@ -161,3 +165,17 @@ def test_logits_to_calibrate_are_read_at_labelled_places(make, unpaired):
     logits, targets = read_logits(model, unpaired, OutcomeBCE())
     assert logits.shape == (6,)
     assert sorted(targets.tolist()) == [0.0, 0.0, 0.25, 1.0, 1.0, 1.0]
+
+
+def test_words_that_are_no_choice_are_refused(make, unpaired):
+    for call in (
+        lambda: balanced(unpaired, "datset", Rng((0,))),
+        lambda: pairs([], Rng((0,)), higher_is_better=True, how="crss"),
+        lambda: Preference(kind="dop"),
+        lambda: StepRewards(how="cee"),
+        lambda: read_examples([], "unpared"),
+        lambda: read_examples([], "unpaired", on_bad="dorp"),
+        lambda: fitting(make(), unpaired, "dorp"),
+    ):
+        with pytest.raises(InputError, match=r"` is '\w+', but must be one of: "):
+            call()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,12 +14,12 @@ from reckon.errors import InputError
 from reckon.fit._calibrate import Calibration, read_logits, recalibrate
 from reckon.fit._draw import balanced, by_buckets, by_problem, pairs
 from reckon.fit._fitting import fitting, held_back
-from reckon.fit._kinds import Entry, Settings, entry_of
+from reckon.fit._kinds import Entry, Settings, entry_of, shown
 from reckon.fit._likelihood import FitLoss
 from reckon.fit._loop import Plan, check_rows, fit, measure, schedule, shuffled
 from reckon.fit._read import Read, Source, read_examples
 from reckon.fit._reference import CachedReference
-from reckon.fit._rows import Example, Unpaired
+from reckon.fit._rows import Example, Prefix, Unpaired
 from reckon.fit._scores import PrefixValues
 from reckon.models import BUILT_IN, Optimization, Sampling, load_model
 from reckon.runs import Run
@@ -71,7 +71,7 @@ def fit_command(
         model: what to begin with: a built-in name, a folder or a hub id.
         out: the folder.
         settings: how.
-        dev_data: rows to measure on, in place of holding some back.
+        dev_data: rows to measure on, in place of holding some back; `settings.dev` is left alone then, or 0.
         overwrite: delete the run that is there.
         resume: go on with the run that is there, with the same data and settings.
         show: how progress is shown, on stderr.
@@ -90,7 +90,7 @@ def fit_command(
     learner = _learner(bare, entry, settings, total=len(schedule(given.train, plan, order)))
     loss = entry.loss(settings, _reference(entry, learner, settings))
     check_rows(learner, loss, given.train, given.dev)
-    recipe = _recipe(kind, data, given, model, settings)
+    recipe = _recipe(kind, data, dev_data, given, model, settings)
     with _open(out, recipe, overwrite=overwrite, resume=resume) as run:
         finished = fit(learner, given.train, loss, plan, run, dev=given.dev, order=order)
         if finished and run.best is not None:
@@ -125,22 +125,50 @@ class _Given:
     train: Sequence[Example]
     dev: Sequence[Example]
     fingerprint: str  # of the data
+    dev_fingerprint: str | None  # of `dev_data`
     told: tuple[str, ...]  # what was left out
 
 
 def _given(entry: Entry, model: LanguageModel, data: Source, dev_data: Source | None, settings: Settings) -> _Given:
     """Rows read, held back, balanced, and none of them too long."""
+    data = list(data) if isinstance(data, Iterator) else data  # they are looked at twice
+    dev_data = list(dev_data) if isinstance(dev_data, Iterator) else dev_data
+    _check_read(entry, data, dev_data, settings)
     read, told = _rows(entry, data, settings)
     train, dev = held_back(read.rows, settings.dev if dev_data is None else 0.0)
+    dev_read = None
     if dev_data is not None:
-        dev = list(_rows(entry, dev_data, settings)[0].rows)
-    train, long = fitting(model, _balanced(train, settings), settings.on_long)
+        dev_read, more_told = _rows(entry, dev_data, settings)
+        dev = list(dev_read.rows)
+        told += [f"Of the rows to measure on: {said}" for said in more_told]
+    train, long = fitting(model, _balanced(train, settings), settings.on_long, shown(settings))
     if dev:
-        dev, more = fitting(model, dev, settings.on_long)
+        dev, more = fitting(model, dev, settings.on_long, shown(settings))
         long += more
     if long:
         told.append(f"{long} rows are longer than the model's context and were dropped.")
-    return _Given(train=train, dev=dev, fingerprint=read.fingerprint, told=tuple(told))
+    if entry.shape == "prefix" and not any(isinstance(row, Prefix) and row.text == "" for row in train):
+        told.append(
+            "No row has an empty prefix, so the value before the first step was not learned, and an advantage of that "
+            "step says little."
+        )
+    return _Given(
+        train=train,
+        dev=dev,
+        fingerprint=read.fingerprint,
+        dev_fingerprint=None if dev_read is None else dev_read.fingerprint,
+        told=tuple(told),
+    )
+
+
+def _check_read(entry: Entry, data: Source, dev_data: Source | None, settings: Settings) -> None:
+    """Raises InputError if a setting would not be read with this data."""
+    if dev_data is not None and settings.dev not in (0.0, Settings.dev):
+        raise InputError("`dev` is the share of rows held back, but rows to measure on are given. Leave out either.")
+    sources = [data] if dev_data is None else [data, dev_data]
+    made = (settings.cap, settings.pairs) != (Settings.cap, Settings.pairs)
+    if entry.shape == "paired" and made and not any(map(_is_unpaired, sources)):
+        raise InputError("`pairs` and `cap` say how pairs are made, but the rows are pairs already. Leave them out.")
 
 
 def _rows(entry: Entry, source: Source, settings: Settings) -> tuple[Read, list[str]]:
@@ -158,11 +186,26 @@ def _rows(entry: Entry, source: Source, settings: Settings) -> tuple[Read, list[
         read = dataclasses.replace(read, rows=tuple(made))
     else:
         read, told = read_examples(source, shape, separator=settings.separator, on_bad=settings.on_bad), []
+    if settings.show_reference:
+        read = _answered(read, settings)
     if read.unknown:
         told.append(f"{read.unknown} rows without a label were left out.")
     if read.dropped:
         told.append(f"{len(read.dropped)} rows could not be used and were dropped, the first: {read.dropped[0]}")
     return read, told
+
+
+def _answered(read: Read, settings: Settings) -> Read:
+    """The rows that have an answer to show; the others are bad ones."""
+    bad = [
+        f"problem {row.problem.id!r} has no reference answer to show. Give a column `answer`, or drop the row."
+        for row in read.rows
+        if row.problem.answer is None
+    ]
+    if bad and (settings.on_bad == "error" or len(bad) == len(read.rows)):
+        raise InputError(bad[0])
+    rows = tuple(row for row in read.rows if row.problem.answer is not None)
+    return dataclasses.replace(read, rows=rows, dropped=(*read.dropped, *bad))
 
 
 def _is_unpaired(source: Source) -> bool:
@@ -229,10 +272,14 @@ def _reference(entry: Entry, learner: LanguageModel, settings: Settings) -> Cach
     return CachedReference(other.reference())
 
 
-def _recipe(kind: str, data: Source, given: _Given, model: str, settings: Settings) -> dict[str, Json]:
-    source = str(data) if isinstance(data, str | Path) else "rows given in Python"
+def _recipe(
+    kind: str, data: Source, dev_data: Source | None, given: _Given, model: str, settings: Settings
+) -> dict[str, Json]:
+    source, dev_source = (str(s) if isinstance(s, str | Path) else "rows given in Python" for s in (data, dev_data))
     how: dict[str, Json] = json.loads(json.dumps(dataclasses.asdict(settings)))
-    return {"fit": kind, "data": source, "data_sha256": given.fingerprint, "model": model, **how}
+    dev: dict[str, Json] = {"dev_data": dev_source, "dev_data_sha256": given.dev_fingerprint}
+    read = {"data": source, "data_sha256": given.fingerprint, **(dev if dev_data is not None else {})}
+    return {"fit": kind, **read, "model": model, **how}
 
 
 def _calibration(

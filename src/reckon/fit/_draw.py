@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, TypeVar
 
 from reckon.errors import InputError
+from reckon.fit._checks import check_choice
 from reckon.fit._rows import Example, Paired, Prefix, Unpaired
 from reckon.tasks import prompt_key
 from reckon.types import Problem, Rng
 
 Balance: TypeAlias = Literal["none", "dataset", "instruction"]
+PairsHow: TypeAlias = Literal["cross", "best_vs_random"]
 _T = TypeVar("_T")
 
 
@@ -28,8 +30,9 @@ def balanced(rows: Sequence[Unpaired], how: Balance, rng: Rng) -> list[Unpaired]
         The rows that stay, in order.
 
     Raises:
-        InputError: nothing would be left.
+        InputError: nothing would be left, or there is no such way.
     """
+    check_choice("how", how, Balance)
     if how == "none":
         return list(rows)
     groups: dict[str, tuple[list[int], list[int]]] = {}
@@ -93,7 +96,7 @@ def pairs(
     rng: Rng,
     *,
     higher_is_better: bool,
-    how: Literal["cross", "best_vs_random"] = "cross",
+    how: PairsHow = "cross",
     cap: int | None = None,
     margins: bool = False,
 ) -> list[Paired]:
@@ -110,8 +113,9 @@ def pairs(
         margins: keep the difference of the scores as each pair's margin.
 
     Raises:
-        InputError: `cap` is below 1.
+        InputError: `cap` is below 1, or there is no such way.
     """
+    check_choice("how", how, PairsHow)
     if cap is not None and cap < 1:
         raise InputError(f"`cap` is {cap}, but must be at least 1 pair of a problem.")
     made = []

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from reckon.errors import InputError
+from reckon.fit._checks import check_choice
 from reckon.fit._rows import Example, Paired, Prefix, Unpaired
 from reckon.tasks import prompt_key, split_of
+from reckon.types import Problem
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel
 
+OnLong: TypeAlias = Literal["error", "drop"]
+
 
 def fitting(
-    model: LanguageModel, rows: Sequence[Example], on_long: Literal["error", "drop"] = "error"
+    model: LanguageModel,
+    rows: Sequence[Example],
+    on_long: OnLong = "error",
+    read: Callable[[Problem, str], str] | None = None,
 ) -> tuple[list[Example], int]:
     """The rows that the model's context holds whole, and how many were dropped. Nothing is ever cut.
 
-    A response without its end is another response, and a label belongs to what was labelled.
+    A response without its end is another response, and a label belongs to what was labelled. With `read`,
+    `OutcomeBCE`'s, the length is that of the one text it makes of an `Unpaired` row.
 
     Raises:
         InputError: a row is too long and `on_long` is "error", or none is left.
     """
+    check_choice("on_long", on_long, OnLong)
     kept: list[Example] = []
     for row in rows:
+        if read is not None and isinstance(row, Unpaired):
+            if _holds(model, read(row.problem, row.text), row.problem, on_long):
+                kept.append(row)
+            continue
         room = model.room(row.problem)
         if room is None or _longest(model, row) <= room:
             kept.append(row)
@@ -61,6 +74,17 @@ def held_back(rows: Sequence[Example], share: float) -> tuple[list[Example], lis
             f"holding back {share:g} of the rows leaves none to learn from. Give more prompts, or hold back 0."
         )
     return kept, back
+
+
+def _holds(model: LanguageModel, text: str, problem: Problem, on_long: OnLong) -> bool:
+    context = getattr(model.network.config, "max_position_embeddings", None)
+    length = len(model.tokenizer(text)["input_ids"])
+    if context is not None and length > context and on_long == "error":
+        raise InputError(
+            f"problem {problem.id!r}, its answer and the response make a text of {length} tokens, and the model's "
+            f"context holds {context}. Shorten it, or have rows that are too long dropped (on_long: drop)."
+        )
+    return context is None or length <= context
 
 
 def _longest(model: LanguageModel, row: Example) -> int:

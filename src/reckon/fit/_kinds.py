@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_origin, get_type_hints
 
 from reckon.errors import InputError
+from reckon.fit._checks import check_choice
 from reckon.fit._draw import Balance
 from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, StepRewards
 from reckon.fit._read import Shape
@@ -78,6 +79,9 @@ class Settings:
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal:
+                check_choice(name, getattr(self, name), hint)
         if not 0 <= self.warmup < 1:
             raise InputError(f"`warmup` is {self.warmup}, but it is a share of the steps: at least 0 and below 1.")
 
@@ -115,7 +119,8 @@ def _kto(settings: Settings, reference: CachedReference | None) -> FitLoss:
     )
 
 
-def _shown(settings: Settings) -> Callable[[Problem, str], str] | None:
+def shown(settings: Settings) -> Callable[[Problem, str], str] | None:
+    """How problem and response become one text, where the model is shown the reference answer."""
     if not settings.show_reference:
         return None
     from reckon.rewards import format_reference_based, question_of
@@ -197,7 +202,7 @@ KINDS: Mapping[Kind, Entry] = {
         "unpaired",
         "outcome_model",
         ("balance", "show_reference"),
-        lambda s, r: OutcomeBCE(read=_shown(s)),
+        lambda s, r: OutcomeBCE(read=shown(s)),
         head=True,
     ),
     "outcome-steps": Entry(

@@ -12,6 +12,7 @@ from torch import Tensor
 from reckon import preferences
 from reckon.errors import InputError
 from reckon.fit import _layout
+from reckon.fit._checks import check_choice
 from reckon.fit._reference import CachedReference
 from reckon.fit._rows import Example, Paired, Stepwise, Unpaired
 from reckon.tasks import prompt_key
@@ -212,6 +213,7 @@ class KTO:
 
 
 PairLoss = Literal["dpo", "dpo_norm", "ipo", "simpo", "nca"]
+StepLoss = Literal["ce", "mse", "sign"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,6 +234,7 @@ class Preference:
 
     def __post_init__(self) -> None:
         check_beta(self, self.beta)
+        check_choice("kind", self.kind, PairLoss)
         if not 0 <= self.smoothing < 0.5:
             raise InputError(f"Preference: `smoothing` is {self.smoothing}, but must be at least 0 and below 0.5.")
         for name, kinds in (("smoothing", ("dpo", "dpo_norm", "simpo")), ("gamma", ("simpo",))):
@@ -278,11 +281,12 @@ class StepRewards:
 
     reference: CachedReference | None = None
     beta: float = 0.05
-    how: Literal["ce", "mse", "sign"] = "ce"
+    how: StepLoss = "ce"
     want: ClassVar[tuple[Want, ...]] = LOGPROBS
 
     def __post_init__(self) -> None:
         check_beta(self, self.beta)
+        check_choice("how", self.how, StepLoss)
 
     def prepare(self, model: LanguageModel, rows: Sequence[Example]) -> tuple[Sequences, Columns]:
         """Which step each token is of, the steps' labels, and each step's share."""

@@ -11,10 +11,12 @@ from typing import Literal, TypeAlias
 
 from reckon.errors import InputError, MissingError, ReckonError
 from reckon.fit import _parse
+from reckon.fit._checks import check_choice
 from reckon.fit._rows import Example
 from reckon.tasks import Row, read_rows
 
 Shape: TypeAlias = Literal["imitation", "unpaired", "paired", "stepwise", "prefix"]
+OnBad: TypeAlias = Literal["error", "drop"]
 # A file (.jsonl, .csv, .parquet), a run's folder, a dataset on the Hugging Face hub, such a dataset, or a list.
 Source: TypeAlias = "str | Path | Iterable[Mapping[str, object]]"
 
@@ -37,9 +39,7 @@ class Read:
     dropped: tuple[str, ...] = ()  # why rows were dropped, each in a sentence; only where that was asked for
 
 
-def read_examples(
-    source: Source, shape: Shape, *, separator: str = "\n", on_bad: Literal["error", "drop"] = "error"
-) -> Read:
+def read_examples(source: Source, shape: Shape, *, separator: str = "\n", on_bad: OnBad = "error") -> Read:
     """Rows of one shape.
 
     The columns are TRL's: `prompt, completion, label` (unpaired), `prompt, chosen, rejected` and perhaps `margin`, or
@@ -60,6 +60,8 @@ def read_examples(
         MissingError: there is no such file, or the package for it is not installed.
         InputError: a row cannot be used (names file, row and column), or none is left.
     """
+    check_choice("shape", shape, Shape)
+    check_choice("on_bad", on_bad, OnBad)
     digest = hashlib.sha256()
     rows: list[Example] = []
     unknown, dropped, seen = 0, list[str](), 0
