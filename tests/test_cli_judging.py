@@ -93,7 +93,12 @@ def test_best_of_n_prints_the_table(home, capsys):
 
 
 def test_signals_writes_the_page_and_probes_the_judges(home, capsys):
-    found = told(capsys, "signals", "rows.jsonl", "judge", "format", *TASK, "--out", "page.html")
+    found = told(
+        capsys, "signals", "rows.jsonl", "judge", "format", *TASK, "--out", "page.html", "--table", "scored.parquet"
+    )
+    scored = pyarrow.parquet.read_table("scored.parquet").to_pydict()
+    assert len(scored["stream/judge"]) == len(scored["text"])
+    assert set(scored["stream/format"]) <= {0.0, 1.0}
     by_name = {one["name"]: one for one in found["signals"]}
     assert set(by_name) == {"judge", "format", "luck"}
     assert by_name["judge"]["probes"]
@@ -159,6 +164,7 @@ def test_every_setting_of_a_fit_can_be_set():
         (["score", "rows.jsonl", "length,lmax=3", "--out", "x.parquet"], "Did you mean `l_max`?"),
         (["score", "rows.jsonl", "kl_reward", "--out", "x.parquet"], "'kl_reward' needs a policy"),
         (["score", "rows.jsonl", ",l_max=3", "--out", "x.parquet"], "says no kind"),
+        (["signals", "rows.jsonl", "--table", "x.xlsx"], "--table is x.xlsx; let its name end in .parquet"),
         (["signals", "rows.jsonl", "--only", "luk"], "there is no signal 'luk'. Signals: luck"),
         (["signals", "rows.jsonl", "--set", "count=3"], "Name one with --task"),
         (["best-of-n", "rows.jsonl", "--n", "four"], "--n is 'four', but must be whole numbers"),

@@ -138,6 +138,16 @@ def test_pairs_are_made_of_labelled_responses(small, tmp_path):
     assert "8 pairs were made of 16 responses to 8 prompts." in found.told
 
 
+def test_rows_together_give_another_order_of_the_same_rows(small, tmp_path):
+    """With the prompts together a step has fewer of them, so what is learned differs; it is not the shuffle."""
+    ends = []
+    for name, together in (("apart", False), ("together", True)):
+        settings = Settings(**QUICK, together=together)
+        fit_command("outcome-bce", rows_of("unpaired"), small, tmp_path / name, settings, show="nothing")
+        ends.append(load_file(tmp_path / name / "model" / "value_head.safetensors"))
+    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
 def test_adapters_share_the_reference_and_are_merged(small, tmp_path):
     settings = Settings(**QUICK, lora=Lora(rank=2))
     fit_command("dpo", rows_of("paired"), small, tmp_path / "out", settings, show="nothing")
@@ -182,6 +192,7 @@ def test_values_are_calibrated_on_the_rows_held_back(small, tmp_path):
         ("outcome-steps", {"splitter": "("}, "is no regular expression"),
         ("dpo", {"dev": 2.0}, "the share of rows held back is 2.0"),
         ("dpo", {"batch": 0}, "`batch` is 0"),
+        ("value", {"together": True}, "cannot be `together`. Set buckets=false"),
     ],
 )
 def test_settings_that_cannot_be_are_one_sentence(kind, settings, message, small, tmp_path):

@@ -21,6 +21,7 @@ from reckon.fit import (
     PrefixValues,
     Unpaired,
     by_buckets,
+    by_prompt,
     fit,
     measure,
     schedule,
@@ -178,6 +179,29 @@ def test_buckets_of_an_odd_number_and_with_one_empty():
 def test_buckets_are_of_prefixes(unpaired):
     with pytest.raises(InputError, match="not of rows of kind Unpaired"):
         by_buckets(unpaired, Rng((0,)))
+
+
+def test_rows_of_a_prompt_stay_together():
+    """5 prompts of 3 rows: every row once, each prompt in one run of 3, and another order every pass."""
+    problems = [Problem(id=str(i), prompt=f"{i}?") for i in range(5)]
+    rows = [Unpaired(problem=problems[i % 5], text=str(i), label=1.0) for i in range(15)]
+    first, second = by_prompt(rows, Rng((0, 0))), by_prompt(rows, Rng((0, 1)))
+    assert sorted(first) == list(range(15))
+    for order in (first, second):
+        prompts = [rows[place].problem.prompt for place in order]
+        assert [prompt for i, prompt in enumerate(prompts) if i % 3 == 0] == list(dict.fromkeys(prompts))
+        assert all(len(set(prompts[i : i + 3])) == 1 for i in range(0, 15, 3))
+    assert first != second
+    assert any(sorted(first[i : i + 3]) != first[i : i + 3] for i in range(0, 15, 3))  # rows are shuffled too
+
+
+def test_a_prompt_of_rows_together_is_computed_once(make):
+    """4 prompts of 4 rows in steps of 4: one prompt a step together, and more than that shuffled."""
+    problems = [Problem(id=str(i), prompt=f"{i}+{i}=") for i in range(4)]
+    rows = [Unpaired(problem=problems[i % 4], text=str(i), label=float(i % 2)) for i in range(16)]
+    model, loss = make(value_head=True), OutcomeBCE()
+    steps = schedule(rows, Plan(batch=4), by_prompt)
+    assert [len(loss.prepare(model, [rows[i] for i in step])[0].prompts) for step in steps] == [1, 1, 1, 1]
 
 
 def test_a_verifier_is_fitted_with_buckets(make, prefixes):

@@ -108,19 +108,14 @@ def score(
     written, or folders of sequence-classification models; `NAME=` before one names its column.
     """
     from reckon.recipe import open_judges
-    from reckon.runs import write_responses
 
     if not judges or out is None:
         raise InputError("score needs judges and --out: reckon score responses.jsonl format --out scored.parquet")
-    if out.suffix.lower() not in (".parquet", ".jsonl", ".csv"):
-        raise InputError(f"--out is {out}; let its name end in .parquet, .jsonl or .csv.")
+    _check_table("--out", out)
     responses, checker = _read(source, split, task, task_settings)
     opened = open_judges(judges, checker)
     scored = _scored(responses, opened, as_json)
-    if out.suffix.lower() == ".csv":  # it has no lists, so what judges made of tokens stays out
-        whole = {name: dataclasses.replace(signal, tokens=None, steps=None) for name, signal in scored.streams.items()}
-        scored = dataclasses.replace(scored, tokens=responses.tokens, pieces=responses.pieces, streams=whole)
-    write_responses(scored, out)
+    _write_scored(responses, scored, out)
     added = {name: signal for name, signal in scored.streams.items() if name.split("/")[0] in opened}
     if as_json:
         costs = {name: {"seconds": signal.seconds, "tokens": signal.read} for name, signal in added.items()}
@@ -135,6 +130,7 @@ def signals(
     source: Source,
     judges: Judges = None,
     out: Annotated[Path | None, typer.Option(help="The page; signals.html in the run or beside the file.")] = None,
+    table: Annotated[Path | None, typer.Option(help="Also write the scored responses, as `score` does.")] = None,
     task: TaskName = None,
     task_settings: TaskSettings = None,
     split: SplitName = None,
@@ -152,15 +148,19 @@ def signals(
     from reckon.recipe import open_judges
     from reckon.report import write_signals
 
+    if table is not None:
+        _check_table("--table", table)
     responses, checker = _read(source, split, task, task_settings)
     opened = open_judges(judges or [], checker)
-    probes = {}
+    scored, probes = responses, {}
     if opened:
-        responses = _scored(responses, opened, as_json)
+        scored = _scored(responses, opened, as_json)
         if probe_problems:
             with _results_alone(as_json):
-                probes = probe(responses, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
-    bench = signal_bench(responses, rng=Rng((seed, "signals")), signals=only, probes=probes)
+                probes = probe(scored, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
+    if table is not None:
+        _write_scored(responses, scored, table)
+    bench = signal_bench(scored, rng=Rng((seed, "signals")), signals=only, probes=probes)
     page = write_signals(bench, out or (source if source.is_dir() else source.parent) / "signals.html")
     if as_json:
         print_json(report=str(page), **bench_json(bench))
@@ -268,6 +268,22 @@ def _scored(responses: Responses, judges: Mapping[str, Reward], as_json: bool) -
     total = len(responses.text) * len(judges)
     with Progress(total, unit="response", show="lines" if as_json else "auto") as bar, _results_alone(as_json):
         return score_responses(responses, judges, progress=lambda done, _: bar.update(done))
+
+
+def _check_table(option: str, table: Path) -> None:
+    """Raises InputError if no table can be written under this name."""
+    if table.suffix.lower() not in (".parquet", ".jsonl", ".csv"):
+        raise InputError(f"{option} is {table}; let its name end in .parquet, .jsonl or .csv.")
+
+
+def _write_scored(responses: Responses, scored: Responses, table: Path) -> None:
+    """Writes scored responses. CSV has no lists, so there what judges made of tokens stays out."""
+    from reckon.runs import write_responses
+
+    if table.suffix.lower() == ".csv":
+        whole = {name: dataclasses.replace(signal, tokens=None, steps=None) for name, signal in scored.streams.items()}
+        scored = dataclasses.replace(scored, tokens=responses.tokens, pieces=responses.pieces, streams=whole)
+    write_responses(scored, table)
 
 
 def _results_alone(as_json: bool) -> contextlib.AbstractContextManager[object]:

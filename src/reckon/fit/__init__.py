@@ -2,7 +2,7 @@
 
 from reckon.fit._calibrate import Calibration, read_logits, recalibrate
 from reckon.fit._command import JUDGE_FILE, Fitted, fit_command
-from reckon.fit._draw import Scored, balanced, by_buckets, by_problem, pairs
+from reckon.fit._draw import Scored, balanced, by_buckets, by_problem, by_prompt, pairs
 from reckon.fit._fitting import fitting, held_back
 from reckon.fit._kinds import KINDS, Settings
 from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, StepRewards
@@ -42,6 +42,7 @@ __all__ = [
     "balanced",
     "by_buckets",
     "by_problem",
+    "by_prompt",
     "fit",
     "fit_command",
     "fitting",

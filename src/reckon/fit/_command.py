@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Literal
 
 from reckon.errors import InputError
 from reckon.fit._calibrate import Calibration, read_logits, recalibrate
-from reckon.fit._draw import balanced, by_buckets, by_problem, pairs
+from reckon.fit._draw import balanced, by_buckets, by_problem, by_prompt, pairs
 from reckon.fit._fitting import fitting, held_back
 from reckon.fit._kinds import Entry, Settings, entry_of, shown
 from reckon.fit._likelihood import FitLoss
-from reckon.fit._loop import Plan, check_rows, fit, measure, schedule, shuffled
+from reckon.fit._loop import Order, Plan, check_rows, fit, measure, schedule, shuffled
 from reckon.fit._read import Read, Source, read_examples
 from reckon.fit._reference import CachedReference
 from reckon.fit._rows import Example, Prefix, Unpaired
@@ -83,9 +83,9 @@ def fit_command(
     """
     settings = settings or Settings()
     entry = entry_of(kind, settings)
+    order = _order(entry, settings)
     bare = load_model(model, sampling=Sampling(system=settings.system), dtype=settings.dtype, device=settings.device)
     given = _given(entry, bare, data, dev_data, settings)
-    order = by_buckets if settings.buckets and entry.shape == "prefix" else shuffled
     plan = _plan(settings, show)
     learner = _learner(bare, entry, settings, total=len(schedule(given.train, plan, order)))
     loss = entry.loss(settings, _reference(entry, learner, settings))
@@ -109,6 +109,15 @@ def fit_command(
         if finished:
             _write(result, learner, recipe, entry, settings, calibration)
     return result
+
+
+def _order(entry: Entry, settings: Settings) -> Order:
+    """The order in which rows are learned from."""
+    if entry.shape == "prefix" and settings.buckets:
+        if settings.together:
+            raise InputError("`buckets` draws prefixes one by one, so they cannot be `together`. Set buckets=false.")
+        return by_buckets
+    return by_prompt if settings.together else shuffled
 
 
 def _open(out: str | Path, recipe: Mapping[str, Json], *, overwrite: bool, resume: bool) -> Run:

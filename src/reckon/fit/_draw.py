@@ -75,6 +75,23 @@ def by_buckets(rows: Sequence[Example], rng: Rng) -> Sequence[int]:
     return [place for pair in zip(low, high, strict=True) for place in pair][: len(rows)]
 
 
+def by_prompt(rows: Sequence[Example], rng: Rng) -> Sequence[int]:
+    """An order for `fit` in which all rows of a prompt follow each other, the prompts shuffled, and their rows too.
+
+    In a mini-batch a prompt is computed once for all its rows, so where rows are many responses or prefixes to few
+    prompts this costs a fraction of a shuffle; the price is fewer prompts in a step.
+    """
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(prompt_key(row.problem.prompt), []).append(place)
+    found = list(groups.values())
+    order: list[int] = []
+    for number in rng.child("prompts").numpy().permutation(len(found)).tolist():
+        places = found[number]
+        order += [places[i] for i in rng.child("rows", number).numpy().permutation(len(places)).tolist()]
+    return order
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scored:
     """Responses to one problem and a score for each."""

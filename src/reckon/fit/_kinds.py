@@ -63,6 +63,7 @@ class Settings:
     dev: float = 0.1  # share of prompts held back
     on_bad: Literal["error", "drop"] = "error"  # rows that cannot be used
     on_long: Literal["error", "drop"] = "error"  # rows longer than the context; nothing is ever cut
+    together: bool = False  # rows of a prompt follow each other, so that it is computed once for those of a step
     epochs: int = 1
     batch: int = 32
     lr: float = 1e-5
