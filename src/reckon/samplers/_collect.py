@@ -1,33 +1,29 @@
-"""Which problems to pose, which answers to keep, and how both make a batch."""
+"""How problems, answers and a keep rule make a batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from reckon.errors import InputError, RunError
+from reckon.samplers._keep import touched
 from reckon.types import (
     Batch,
     End,
-    Json,
     Keep,
     Metrics,
     Policy,
-    Problem,
     Refill,
     Rng,
     Rollouts,
     Sampler,
     Seen,
     Sequences,
-    Split,
-    State,
-    Task,
     Use,
     Verdict,
 )
@@ -35,170 +31,7 @@ from reckon.types import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "AccuracyBand",
-    "All",
-    "Chain",
-    "DropEqual",
-    "DropTruncated",
-    "Refill",
-    "Uniform",
-    "Verify",
-    "collect",
-    "collect_metrics",
-    "concatenate",
-]
-
 Verify: TypeAlias = "Callable[[Rollouts], Sequence[Verdict]]"  # N, one for each response
-
-
-class Uniform:
-    """Poses every problem of a split once, in an order of chance, then all of them again in another.
-
-    The order belongs to the random numbers of the first draw (hence to the run's seed) and the number of the pass, not
-    to how many problems are drawn at a time. A draw may cross from one pass into the next.
-    """
-
-    def __init__(self, task: Task, *, split: Split = "train") -> None:
-        self.split = split
-        self._problems = task.problems(split)
-        if not self._problems:
-            raise InputError(f"the task {task.name!r} has no problem in its split {split!r}, so none can be posed.")
-        self._rng: Rng | None = None
-        self._position = 0  # problems drawn since the beginning, over all passes
-        self._order: tuple[int, list[int]] | None = None  # a pass and its order, made when first needed
-
-    def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
-        """The next n problems. Of the random numbers only those of the first draw are used."""
-        self._rng = self._rng or rng
-        indices = [self._index(self._position + i, self._rng) for i in range(n)]
-        self._position += n
-        return [self._problems[i] for i in indices]
-
-    def learn(self, seen: Seen) -> Metrics:
-        """`sampler/passes`: how often the split has been gone through, with its fraction."""
-        del seen  # every problem is as good as any other, however it went
-        return {"sampler/passes": self._position / len(self._problems)}
-
-    def state_dict(self) -> State:
-        """Pass, position in it, the split's size, and the key of the order."""
-        passes, position = divmod(self._position, len(self._problems))
-        key: Json = None if self._rng is None else list(self._rng.key)
-        return {"pass": passes, "position": position, "size": len(self._problems), "key": key}
-
-    def load_state_dict(self, state: State) -> None:
-        """Goes on with the very next problem.
-
-        Raises:
-            RunError: the split had another size when the state was saved.
-        """
-        size = cast("int", state["size"])
-        if size != len(self._problems):
-            raise RunError(
-                f"the split had {size} problems when the run was saved and has {len(self._problems)} now."
-                " Resume with the data the run was begun with."
-            )
-        key = cast("list[int | str] | None", state["key"])
-        self._rng = None if key is None else Rng(tuple(key))
-        self._position = cast("int", state["pass"]) * size + cast("int", state["position"])
-        self._order = None
-
-    def _index(self, position: int, rng: Rng) -> int:
-        number, place = divmod(position, len(self._problems))
-        if self._order is None or self._order[0] != number:
-            order = rng.child("uniform", number).numpy().permutation(len(self._problems))
-            self._order = number, order.tolist()
-        return self._order[1][place]
-
-
-@dataclass(frozen=True, kw_only=True)
-class All:
-    """Trains on every response."""
-
-    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
-        """[N] int64, `Use.TRAIN` throughout."""
-        return torch.full_like(rollouts.end, Use.TRAIN)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AccuracyBand:
-    """Keeps the groups whose mean known outcome lies between `low` and `high` (PRIME's filter, arXiv:2502.01456).
-
-    Unknown outcomes leave the mean; a group with none known has no accuracy and is dropped.
-    """
-
-    low: float = 0.2
-    high: float = 0.8
-    inclusive: bool = True  # whether a mean exactly on a bound is kept
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 1:
-            raise InputError(
-                f"accuracy_band: `low` ({self.low}) and `high` ({self.high}) must obey 0 <= low <= high <= 1."
-            )
-
-    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
-        """[N] int64."""
-        # Outcomes are float32 and the bounds are not: without some slack 0.8 would not be 0.8.
-        slack = 1e-6 if self.inclusive else -1e-6
-        values, group = outcome.cpu().double(), rollouts.seq.group.cpu()  # Metal has no float64
-        known, zeros = ~values.isnan(), values.new_zeros(len(rollouts.problems))
-        total = zeros.index_add(0, group, torch.where(known, values, 0.0))
-        mean = total / zeros.index_add(0, group, known.to(values.dtype))  # NaN where none is known: in no band
-        kept = (mean >= self.low - slack) & (mean <= self.high + slack)
-        return _whole_groups(rollouts, kept.to(outcome.device))
-
-
-@dataclass(frozen=True, kw_only=True)
-class DropEqual:
-    """Drops the groups whose known outcomes are all equal, which teach nothing (DAPO, arXiv:2503.14476, eq. 11).
-
-    A group with one known outcome or none has no two that differ, and is dropped too.
-    """
-
-    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
-        """[N] int64."""
-        known, group = ~outcome.isnan(), rollouts.seq.group
-        bounds = torch.full((len(rollouts.problems),), torch.inf, dtype=outcome.dtype, device=outcome.device)
-        low = bounds.scatter_reduce(0, group, torch.where(known, outcome, torch.inf), "amin")
-        high = (-bounds).scatter_reduce(0, group, torch.where(known, outcome, -torch.inf), "amax")
-        return _whole_groups(rollouts, low < high)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DropTruncated:
-    """Drops the responses that ran into the limit, or the whole groups that have one."""
-
-    whole_group: bool = False
-
-    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
-        """[N] int64."""
-        cut = rollouts.end == End.LENGTH
-        if not self.whole_group:
-            return torch.where(cut, int(Use.DROP), int(Use.TRAIN))
-        return _whole_groups(rollouts, ~_touched(rollouts, cut))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chain:
-    """Several rules one after another: each sees what those before it left, and none brings anything back."""
-
-    rules: Sequence[Keep]
-
-    def __post_init__(self) -> None:
-        if not self.rules:
-            raise InputError("chain: there is no rule in it. Name at least one, or take `all`.")
-
-    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
-        """[N] int64: for each response the strictest of the rules that saw it."""
-        use = torch.full_like(rollouts.end, Use.TRAIN)
-        for number, rule in enumerate(self.rules):
-            rows = (use != Use.DROP).nonzero().squeeze(1)
-            if not len(rows):
-                break
-            decided = rule(rollouts.take(rows), outcome[rows], rng.child(number))
-            use[rows] = torch.minimum(use[rows], decided)
-        return use
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -211,7 +44,7 @@ class _Round:
     @property
     def kept(self) -> Tensor:
         """[groups kept] int64, ascending."""
-        return _touched(self.rollouts, self.use == Use.TRAIN).nonzero().squeeze(1)
+        return touched(self.rollouts, self.use == Use.TRAIN).nonzero().squeeze(1)
 
 
 def collect(
@@ -384,18 +217,6 @@ def _seen(whole: _Round, rounds: int, n: int) -> Seen:
         wanted=n,
         kept=len(whole.kept),
     )
-
-
-def _touched(rollouts: Rollouts, rows: Tensor) -> Tensor:
-    """[N] bool -> [G] bool: the groups that have one of the rows."""
-    touched = torch.zeros(len(rollouts.problems), dtype=torch.bool, device=rows.device)
-    touched[rollouts.seq.group[rows]] = True
-    return touched
-
-
-def _whole_groups(rollouts: Rollouts, kept: Tensor) -> Tensor:
-    """[G] bool -> [N] int64."""
-    return torch.where(kept[rollouts.seq.group], int(Use.TRAIN), int(Use.DROP))
 
 
 def _padded(values: Tensor, width: int) -> Tensor:
