@@ -88,10 +88,10 @@ def train(*arguments):
 
 
 def metrics(folder):
-    """The metrics of each step; the clock's and the memory's are no business of the recipe's."""
+    """The metrics of each step; what it cost is no business of the recipe's."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [
-        {k: repr(v) for k, v in line.items() if k != "seconds" and not k.startswith(("time/", "memory/"))}
+        {k: repr(v) for k, v in line.items() if not k.startswith(("seconds", "time/", "memory/", "computed/"))}
         for line in lines
     ]
 

@@ -121,6 +121,7 @@ def test_every_room_has_its_page(room):
         "objectives": "credit",
         "types": "architecture",
         "errors": "cli",
+        "costs": "train",
     }
     page = ROOT / "docs" / f"{page_of.get(room, room)}.md"
     assert page.is_file()

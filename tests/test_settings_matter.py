@@ -232,7 +232,7 @@ def run(folder, *overrides):
         return str(error)
     files = sorted([*folder.glob("*/*.parquet"), *folder.glob("checkpoints/*/*.*")])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "time/", "memory/")
+    clock = ("seconds", "time/", "memory/", "computed/")
     metrics = [{k: repr(v) for k, v in line.items() if not k.startswith(clock)} for line in lines]
     return metrics, {path.relative_to(folder): path.read_bytes() for path in files}
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from reckon.costs import Ledger, spending
 from reckon.credit import credit_metrics
 from reckon.errors import InputError
 from reckon.rewards import reward_metrics
 from reckon.runs import Progress, Run, interruptible, peak_memory
 from reckon.samplers import collect, collect_metrics
-from reckon.types import Metrics, Parts, Policy, Rng, Rollouts, Stateful, Task, Verdict
+from reckon.types import Metrics, Parts, Policy, Reporting, Rng, Rollouts, Stateful, Task, Verdict
 
 Evaluate = Callable[[Policy, int], Metrics]  # the policy and the steps it has made; called between steps
 
@@ -52,32 +52,37 @@ def train(policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evalua
     memory = {"policy": policy} | {name: part for name, part in vars(parts).items() if isinstance(part, Stateful)}
 
     def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
+        with spending("verify"):
+            return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
 
     start = run.restore(memory)
     with interruptible() as stop, Progress(plan.steps, start, show=plan.show) as bar:
         if start == 0 and evaluate is not None:
             run.log(0, evaluate(policy, 0))
         for step in range(start, plan.steps):
-            rng, began = Rng((plan.seed, step)), time.perf_counter()
-            batch = collect(
-                parts.sampler,
-                policy,
-                verify,
-                parts.keep,
-                plan.prompts,
-                plan.answers,
-                rng,
-                step=step,
-                refill=parts.refill,
-            )
-            sampled = time.perf_counter()
-            streams = parts.reward.assess(batch, rng.child("reward"))
-            credit = parts.advantage(batch, streams)
-            metrics = collect_metrics(batch.seen) | reward_metrics(streams, batch) | credit_metrics(credit, batch)
-            metrics |= policy.update(parts.objective, batch, credit, rng.child("update"))
-            metrics |= parts.sampler.learn(batch.seen)
-            metrics |= {"time/sample": sampled - began, "time/update": time.perf_counter() - sampled}
+            rng = Rng((plan.seed, step))
+            with Ledger() as ledger:
+                with spending("sample"):
+                    batch = collect(
+                        parts.sampler,
+                        policy,
+                        verify,
+                        parts.keep,
+                        plan.prompts,
+                        plan.answers,
+                        rng,
+                        step=step,
+                        refill=parts.refill,
+                    )
+                with spending("reward"):
+                    streams = parts.reward.assess(batch, rng.child("reward"))
+                with spending("advantage"):
+                    credit = parts.advantage(batch, streams)
+                metrics = collect_metrics(batch.seen) | reward_metrics(streams, batch) | credit_metrics(credit, batch)
+                with spending("update"):
+                    metrics |= policy.update(parts.objective, batch, credit, rng.child("update"))
+                metrics |= parts.sampler.learn(batch.seen)
+            metrics |= ledger.metrics() | _told(parts)
             metrics["memory/peak_mib"] = peak_memory()
             if evaluate is not None:
                 metrics |= evaluate(policy, step + 1)
@@ -89,3 +94,13 @@ def train(policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evalua
             if stop.requested:
                 return step + 1 == plan.steps
     return True
+
+
+def _told(parts: Parts) -> Metrics:
+    """What the parts of a method have to say of their last step."""
+    return {
+        name: value
+        for part in vars(parts).values()
+        if isinstance(part, Reporting)
+        for name, value in part.metrics().items()
+    }

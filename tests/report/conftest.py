@@ -94,6 +94,7 @@ def log_metrics(folder: Path, rng: random.Random, steps: int, per_step: int) -> 
             "policy/lr": 5e-6,
             "time/sample": 8.0,
             "time/update": 5.0,
+            "computed/sample": 13.0 * per_step,
             "memory/peak_mib": 2100.0 + step,
         }
         log(folder, step, metrics)

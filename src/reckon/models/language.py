@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from reckon import costs
 from reckon.errors import InputError
 from reckon.models import _given, _limits, _plain, _sample, _text
 from reckon.models._adapters import add_adapters, merged
@@ -204,7 +205,7 @@ class LanguageModel:
                 )
             else:
                 drawn = _plain.draw(self.network, order, self.tokenizer.eos_token_id)
-        self.counters["sample"] += drawn.computed
+        self._count("sample", drawn.computed)
         drawn = _with_prefixes(drawn, [given[g] for g in group.tolist()])
         on_device = tuple(prompt.to(self.device) for prompt in prompts)
         seq = Sequences(prompts=on_device, group=group, tokens=drawn.tokens, mask=drawn.mask)
@@ -344,8 +345,12 @@ class LanguageModel:
                 dtype=self.dtype,
                 packs=self._packs,
             )
-        self.counters[purpose] += computed
+        self._count(purpose, computed)
         return outputs
+
+    def _count(self, purpose: Purpose, tokens: int) -> None:
+        self.counters[purpose] += tokens
+        costs.computed(tokens)
 
     def _cuts(self, seq: Sequences, *, whole: bool = False) -> list[Tensor]:
         return cuts(seq, self.tokens_per_batch, packs=self._packs, whole=whole)

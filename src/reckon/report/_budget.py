@@ -17,16 +17,15 @@ class Budget:
 
     steps: int
     seconds: float  # wall time at the last line of the log
-    sample: float  # seconds spent on drawing answers
-    update: float  # seconds spent on learning
+    parts: Mapping[str, tuple[float, float]]  # by part: seconds, and tokens its models computed (0 = none)
     generated: float  # tokens
     trained: float  # tokens
     peak_mib: float
 
     @property
     def other(self) -> float:
-        """Seconds that were neither: checking, evaluation, saving, loading; NaN where any part is unknown."""
-        return max(0.0, self.seconds - self.sample - self.update)
+        """Seconds of none of the parts: evaluation, saving, loading; NaN where nothing is known."""
+        return max(0.0, self.seconds - math.fsum(seconds for seconds, _ in self.parts.values()))
 
 
 def budget(folder: Folder) -> Budget:
@@ -38,11 +37,11 @@ def budget(folder: Folder) -> Budget:
     def total(key: str) -> float:
         return math.fsum(column(key)) if column(key) else math.nan
 
+    parts = dict.fromkeys(key.removeprefix("time/") for row in folder.metrics for key in row if key.startswith("time/"))
     return Budget(
         steps=max((int(row["step"]) for row in folder.metrics), default=0),
         seconds=max(column("seconds"), default=math.nan),
-        sample=total("time/sample"),
-        update=total("time/update"),
+        parts={part: (total(f"time/{part}"), math.fsum(column(f"computed/{part}"))) for part in parts},
         generated=total("tokens/generated"),
         trained=total("tokens/trained"),
         peak_mib=max(column("memory/peak_mib"), default=math.nan),

@@ -27,24 +27,59 @@ def budget_section(spent: Budget, run: Mapping[str, str | None]) -> Html:
         ("Peak memory", peak),
     ]
     tables = (table("What it took.", [], rows, class_="pairs"), table("What was run.", [], what, class_="pairs"))
-    return join([_time(spent), tag("div", *tables, class_="pair")])
+    return join([_time(spent), tag("div", *tables, class_="pair"), _parts(spent)])
+
+
+_STAGES = {  # of the loop, in words
+    "sample": "sampling",
+    "verify": "checking",
+    "reward": "judging",
+    "advantage": "crediting",
+    "update": "updating",
+}
+
+
+def _parts(spent: Budget) -> Html:
+    """Seconds and tokens of every part: what each reward costs."""
+    whole = math.fsum(seconds for seconds, _ in spent.parts.values())
+    rows = [
+        [
+            tag("code", name),
+            duration(seconds),
+            share(seconds / whole) if whole else "–",
+            count(tokens) if tokens else "–",
+        ]
+        for name, (seconds, tokens) in spent.parts.items()
+        if seconds >= 0.001 * whole
+    ]
+    caption = (
+        "Seconds and tokens computed by each part, each counted once; a judge that learns is charged for that too. "
+        "Parts below a thousandth are left out."
+    )
+    return table(caption, ["Part", "Time", "Share", "Tokens"], rows, numeric=(1, 2, 3)) if rows else Html("")
 
 
 def _time(spent: Budget) -> Html:
-    parts = [("sampling", spent.sample), ("updating", spent.update), ("everything else", spent.other)]
-    total = spent.sample + spent.update + spent.other
+    stages: dict[str, float] = {}
+    for part, (seconds, _) in spent.parts.items():
+        stage = part.split("/")[0]
+        stages[stage] = stages.get(stage, 0.0) + seconds
+    parts = [(_STAGES.get(stage, stage), seconds) for stage, seconds in stages.items()]
+    parts.append(("everything else", spent.other))
+    total = math.fsum(seconds for _, seconds in parts)
     if math.isnan(total) or total <= 0:
         return tag("p", "The log does not say how the time was spent.", class_="note")
     bars, at = [], 0.0
-    for i, (_, seconds) in enumerate(parts):
-        bars.append(f'<rect class="part-{i}" x="{at:.3f}" y="0" width="{100 * seconds / total:.3f}" height="1"/>')
+    classes = [*(f"part-{i % 6}" for i in range(len(parts) - 1)), "part-rest"]
+    for class_, (_, seconds) in zip(classes, parts, strict=True):
+        bars.append(f'<rect class="{class_}" x="{at:.3f}" y="0" width="{100 * seconds / total:.3f}" height="1"/>')
         at += 100 * seconds / total
     words = [f"{name} {duration(seconds)} ({share(seconds / total)})" for name, seconds in parts]
     label = inline("Time: " + ", ".join(words))
     svg = Html(
         f'<svg viewBox="0 0 100 1" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(bars)}</svg>'
     )
-    key = (tag("span", tag("i", class_=f"part-{i}"), text) for i, text in enumerate(words))
+    key = (tag("span", tag("i", class_=class_), text) for class_, text in zip(classes, words, strict=True))
     return join([tag("div", svg, class_="split"), tag("p", *key, class_="key")])
 
 

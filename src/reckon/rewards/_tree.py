@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 
 from reckon.advantages import sum_known
+from reckon.costs import spending
 from reckon.errors import InputError, RunError
 from reckon.rewards._function import Function, RewardFunction
-from reckon.types import Batch, LearningReward, Reward, Rng, State, Stateful, Stream
+from reckon.types import Batch, LearningReward, Metrics, Reporting, Reward, Rng, State, Stateful, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +65,15 @@ class Sum:
 
     def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
         """As `score`, once a step: parts that learn do so here, each from numbers of its own."""
-        return self._named(batch, {name: assess(part, batch, rng.child(name)) for name, part in self.parts.items()})
+        scored = {}
+        for name, part in self.parts.items():
+            with spending(f"reward/{name}"):
+                scored[name] = assess(part, batch, rng.child(name))
+        return self._named(batch, scored)
+
+    def metrics(self) -> Metrics:
+        """What the parts that have something to report say, "loss" of the part `name` as "reward/name/loss"."""
+        return {f"reward/{name}": value for name, value in reports(self.parts).items()}
 
     def state_dict(self) -> State:
         """The memory of the parts that have one, by name."""
@@ -123,6 +132,10 @@ class Gate:
         """Gives both parts their memory back."""
         restore({"condition": self.condition, "then": self.then}, state)
 
+    def metrics(self) -> Metrics:
+        """What its parts have to report."""
+        return reports({"condition": self.condition, "then": self.then})
+
     def _gated(self, batch: Batch, conditions: Mapping[str, Stream], then: Mapping[str, Stream]) -> dict[str, Stream]:
         condition, value = _total("condition", conditions, batch), _total("then", then, batch)
         closed = value.clamp(max=0.0) if self.otherwise == "capped" else torch.full_like(value, self.otherwise)
@@ -154,6 +167,16 @@ def assess(part: Reward, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
 def states(parts: Mapping[str, Reward]) -> dict[str, State]:
     """The states of the parts with memory."""
     return {name: part.state_dict() for name, part in parts.items() if isinstance(part, Stateful)}
+
+
+def reports(parts: Mapping[str, Reward]) -> Metrics:
+    """What the parts that have something to report say, "loss" of the part `name` as "name/loss"."""
+    return {
+        f"{name}/{key}": value
+        for name, part in parts.items()
+        if isinstance(part, Reporting)
+        for key, value in part.metrics().items()
+    }
 
 
 def restore(parts: Mapping[str, Reward], state: State) -> None:
