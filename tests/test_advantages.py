@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 
 from reckon.advantages import (
     batch_mean,
+    explained_variance,
+    gae,
     group_normalized,
     leave_one_out,
     returns_to_go,
     running_mean,
     sum_known,
     sum_tokens,
+    whiten,
 )
 
 slow_start = settings(deadline=None)  # torch's first call takes longer than hypothesis allows an example
@@ -309,3 +312,144 @@ def test_shapes_that_would_broadcast_are_refused():
         returns_to_go(torch.ones(3, 1), torch.ones(3, 2, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"rewards must be of shape \(3, 2\), not \(2,\)"):
         sum_tokens(torch.ones(2), torch.ones(3, 2, dtype=torch.bool))
+
+
+# Generalized advantage estimation
+
+
+def naive_gae(rewards, values, mask, gamma, lam):
+    """A_t as the sum over later states of (gamma lam)^l d_{t+l}, every d from its definition; lists of one row."""
+    places = [t for t, counts in enumerate(mask) if counts]
+    advantages = [0.0] * len(mask)
+    for i, t in enumerate(places):
+        for distance, s in enumerate(places[i:]):
+            after = i + distance + 1
+            following = values[places[after]] if after < len(places) else 0.0
+            advantages[t] += (gamma * lam) ** distance * (rewards[s] + gamma * following - values[s])
+    return advantages
+
+
+def test_gae_by_hand():
+    """KL (0.2, -0.1, 0.4) charged at 0.05, a score of 2 at the end, V = (0.5, 0.8, 1.0), lambda 0.95.
+
+    d = (-0.01 + 0.8 - 0.5, 0.005 + 1 - 0.8, 1.98 - 1) = (0.29, 0.205, 0.98); A_2 = 0.205 + 0.95 * 0.98 = 1.136,
+    A_1 = 0.29 + 0.95 * 1.136 = 1.3692.
+    """
+    rewards = torch.tensor([[-0.01, 0.005, 1.98]], dtype=torch.float64)
+    values, mask = torch.tensor([[0.5, 0.8, 1.0]], dtype=torch.float64), torch.ones(1, 3, dtype=torch.bool)
+    advantages, returns = gae(rewards, values, mask, gamma=1.0, lam=0.95)
+    same(advantages, [[1.3692, 1.1360, 0.98]])
+    same(returns, [[1.8692, 1.9360, 1.98]])
+    same(whiten(advantages, mask), [[1.05918, -0.13138, -0.92781]], 1e-5)
+    to_go, _ = gae(rewards, values, mask, gamma=1.0, lam=1.0)
+    same(to_go, [[1.475, 1.185, 0.98]])
+    same(to_go, returns_to_go(rewards, mask) - values)
+    same(gae(rewards, values, mask, gamma=1.0, lam=0.0)[0], [[0.29, 0.205, 0.98]])
+    # gamma 1/2, lambda 0: d = (-0.01 + 0.4 - 0.5, 0.005 + 0.5 - 0.8, 0.98)
+    same(gae(rewards, values, mask, gamma=0.5, lam=0.0)[0], [[-0.11, -0.295, 0.98]])
+
+
+sizes = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(0, 10_000))
+shares = st.sampled_from([0.0, 0.5, 0.95, 1.0])
+
+
+def drawn(n, width, seed):
+    """Rewards and values, and a mask with given prefixes, padding, a hole and rows without any token."""
+    rng = torch.Generator().manual_seed(seed)
+    rewards, values = torch.randn(2, n, width, generator=rng, dtype=torch.float64).unbind()
+    return rewards, values, torch.rand(n, width, generator=rng) < 0.7
+
+
+@slow_start
+@given(sizes, shares, shares)
+def test_gae_equals_the_double_loop(size, gamma, lam):
+    rewards, values, mask = drawn(*size)
+    wanted = [
+        naive_gae(r, v, m, gamma, lam) for r, v, m in zip(rewards.tolist(), values.tolist(), mask.tolist(), strict=True)
+    ]
+    advantages, returns = gae(rewards, values, mask, gamma=gamma, lam=lam)
+    same(advantages, wanted)
+    same(returns, torch.where(mask, torch.tensor(wanted, dtype=torch.float64) + values, 0.0))
+
+
+@slow_start
+@given(sizes, st.integers(0, 3), st.integers(0, 3), st.sampled_from([NAN, math.inf, 7.0]))
+def test_padding_on_either_side_changes_neither_gae_nor_whitening(size, left, right, rubbish):
+    rewards, values, mask = drawn(*size)
+    plain = gae(rewards, values, mask)
+    padded = [torch.nn.functional.pad(x, (left, right), value=fill) for x, fill in ((rewards, 7.0), (values, 7.0))]
+    wide = torch.nn.functional.pad(mask, (left, right), value=False)
+    dirty = [torch.where(wide, x, rubbish) for x in padded]
+    width = mask.shape[1]
+    for found, wanted in zip(gae(*dirty, wide), plain, strict=True):
+        assert torch.equal(found[:, left : left + width], wanted)
+    scaled = whiten(torch.where(wide, torch.nn.functional.pad(plain[0], (left, right)), rubbish), wide)
+    same(scaled[:, left : left + width], whiten(plain[0], mask))
+    assert not scaled[~wide].any()
+
+
+@slow_start
+@given(sizes, st.randoms(use_true_random=False))
+def test_the_order_of_rows_changes_neither_gae_nor_whitening(size, random):
+    rewards, values, mask = drawn(*size)
+    order = torch.tensor(random.sample(range(len(mask)), len(mask)))
+    advantages, returns = gae(rewards, values, mask)
+    moved = gae(rewards[order], values[order], mask[order])
+    assert torch.equal(moved[0], advantages[order])
+    assert torch.equal(moved[1], returns[order])
+    same(whiten(advantages, mask)[order], whiten(advantages[order], mask[order]))
+
+
+@slow_start
+@given(sizes, st.sampled_from([0.01, 2.0, 300.0]))
+def test_the_scale_of_rewards_and_values_does_not_matter_once_whitened(size, gain):
+    """The gain of the score, with the KL coefficient scaled likewise, as long as the values are scaled too."""
+    rewards, values, mask = drawn(*size)
+    plain, scaled = gae(rewards, values, mask)[0], gae(gain * rewards, gain * values, mask)[0]
+    same(whiten(scaled, mask, eps=0.0), whiten(plain, mask, eps=0.0), 1e-9)
+
+
+@slow_start
+@given(sizes)
+def test_whitened_values_have_mean_0_and_variance_1(size):
+    values, _, mask = drawn(*size)
+    found = whiten(values, mask, eps=0.0)[mask].tolist()
+    if len(found) > 1:
+        assert statistics.mean(found) == pytest.approx(0, abs=1e-12)
+        assert statistics.stdev(found) == pytest.approx(1)
+    kept = whiten(values, mask, eps=0.0, shift=False)[mask]
+    same(kept - torch.tensor(found, dtype=torch.float64), values[mask].mean().expand(len(found)))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -1e6])
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_equal_values_whiten_to_exactly_nothing(value, eps):
+    values, mask = torch.full((2, 3), value), torch.tensor([[True, True, True], [True, True, False]])
+    assert torch.equal(whiten(values, mask, eps=eps), torch.zeros(2, 3))
+    assert torch.equal(whiten(values, mask, eps=eps, shift=False), torch.where(mask, value, 0.0))
+    nothing = torch.zeros_like(mask)
+    for shift in (True, False):
+        assert torch.equal(whiten(values, nothing, eps=eps, shift=shift), torch.zeros(2, 3))
+
+
+def test_explained_variance_by_hand():
+    """Returns 0, 2, 4 (variance 8/3). Off by 1, 1, 1: all explained. Predicted 2: none. Predicted 4, 2, 0: 1 - 4."""
+    mask = torch.tensor([[True, True, True, False]])
+    returns = torch.tensor([[0.0, 2, 4, NAN]])
+    for predicted, wanted in (([1.0, 3, 5, NAN], 1.0), ([2.0, 2, 2, NAN], 0.0), ([4.0, 2, 0, NAN], -3.0)):
+        assert float(explained_variance(torch.tensor([predicted]), returns, mask)) == pytest.approx(wanted)
+    assert explained_variance(returns, torch.ones(1, 4), mask).isnan()
+    assert explained_variance(returns, returns, torch.zeros_like(mask)).isnan()
+
+
+@pytest.mark.parametrize("shape", [(2,), (2, 2), (1, 3)])
+def test_gae_and_whitening_do_not_broadcast(shape):
+    good, odd, mask = torch.zeros(2, 3), torch.zeros(shape), torch.ones(2, 3, dtype=torch.bool)
+    for wrong in (
+        lambda: gae(odd, good, mask),
+        lambda: gae(good, odd, mask),
+        lambda: whiten(odd, mask),
+        lambda: explained_variance(good, odd, mask),
+    ):
+        with pytest.raises(ValueError, match="must be of shape"):
+            wrong()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reckon.errors import InputError
-from reckon.losses import ClippedRatio, EntropyBonus, KLPenalty, Objectives, PolicyGradient
+from reckon.losses import ClippedRatio, EntropyBonus, KLPenalty, Objectives, PolicyGradient, ValueLoss
 from reckon.types import Batch, Credit, Outputs, Problem, Rollouts, Seen, Sequences, Stateful
 
 slow_start = settings(
@@ -68,7 +68,10 @@ def credit_of(advantages, mask, weights=None):
 
 
 def drawn(n=6, width=5, seed=0):
-    """A ragged batch with a row that does not train, its credit, log-probs, the reference's, and entropies."""
+    """A ragged batch with a row that does not train, its credit, log-probs, the reference's, and entropies.
+
+    The entropies serve as values too; a critic had others before.
+    """
     rng = torch.Generator().manual_seed(seed)
     mask = torch.arange(width) < torch.randint(1, width + 1, (n,), generator=rng)[:, None]
     trains = mask.clone()
@@ -77,7 +80,8 @@ def drawn(n=6, width=5, seed=0):
     logprobs = old + 0.4 * torch.randn(n, width, generator=rng)
     weights = torch.rand(n, width, generator=rng)
     credit = credit_of(torch.randn(n, width, generator=rng), trains, weights)
-    return batch_of(mask, old), credit, logprobs, ref, -entropy
+    returns, values = torch.randn(2, n, width, generator=rng).unbind()
+    return batch_of(mask, old), replace(credit, returns=returns, values=values - entropy), logprobs, ref, -entropy
 
 
 def parts_of(ref):
@@ -89,6 +93,10 @@ def parts_of(ref):
         "k2": KLPenalty(reference=Fixed(ref), coef=0.1, estimator="k2", average="tokens"),
         "k3": KLPenalty(reference=Fixed(ref), coef=0.1),
         "entropy": EntropyBonus(coef=0.1),
+        "white": ClippedRatio(whiten=True, average="tokens"),
+        "white gradient": PolicyGradient(whiten=True),
+        "value": ValueLoss(average="sequences"),
+        "held value": ValueLoss(clip=0.5, coef=0.7),
     }
 
 
@@ -103,7 +111,7 @@ def learn(objective, batch, credit, logprobs, entropy=None):
     """Loss [N, T] and its gradient with respect to log-probs (and entropies, added)."""
     leaf = logprobs.clone().requires_grad_()
     other = None if entropy is None else entropy.clone().requires_grad_()
-    loss = objective(Outputs(logprobs=leaf, entropy=other), objective.prepare(batch, credit))
+    loss = objective(Outputs(logprobs=leaf, entropy=other, values=other), objective.prepare(batch, credit))
     loss.sum().backward()
     zero = torch.zeros_like(leaf)
     return loss.detach(), (zero if leaf.grad is None else leaf.grad) + (
@@ -162,6 +170,66 @@ def test_entropy_bonus_by_hand():
     same(gradient, [[-0.05, -0.05], [-0.1, 0]])
 
 
+def test_value_loss_by_hand():
+    """Rows of 2 and 1 tokens. V_old 1, V 1.5, R 1.1: half of 0.16. V 2, R 0: half of 4. V_old 0, V 0.1, R 0: 0.005.
+
+    Averaged over three tokens, times 0.1; the second token is not held back, for it moved away from its return.
+    """
+    mask = torch.tensor([[True, True], [True, False]])
+    batch = batch_of(mask, torch.zeros(2, 2))
+    credit = replace(
+        credit_of(torch.zeros(2), mask, torch.full((2, 2), 9.0)),
+        returns=torch.tensor([[1.1, 0.0], [0.0, NAN]]),
+        values=torch.tensor([[1.0, 1.0], [0.0, NAN]]),
+    )
+    values = torch.tensor([[1.5, 2.0], [0.1, NAN]])
+    loss, gradient = learn(ValueLoss(clip=0.2), batch, credit, torch.zeros(2, 2), values)
+    same(loss, [[0.1 * 0.08 / 3, 0.1 * 2 / 3], [0.1 * 0.005 / 3, 0]])
+    same(gradient, [[0.1 * 0.4 / 3, 0.1 * 2 / 3], [0.1 * 0.1 / 3, 0]])
+    # Towards its return by more than 0.2 it waits: V_old 1, V 0.7, R 0 counts 0.8, and no gradient.
+    values[0, 1] = 0.7
+    loss, gradient = learn(ValueLoss(clip=0.2), batch, credit, torch.zeros(2, 2), values)
+    same(loss[0, 1], 0.1 * 0.32 / 3)
+    assert gradient[0, 1] == 0
+    part = ValueLoss(clip=0.2)
+    found = part.diagnostics(Outputs(values=values), part.prepare(batch, credit))
+    assert float(found["value_clip_fraction"]) == pytest.approx(1 / 3)
+    assert float(found["value_error"]) == pytest.approx((0.08 + 0.32 + 0.005) / 3)
+
+
+def test_a_value_loss_needs_a_critics_advantages():
+    batch, credit, *_ = drawn()
+    for missing in ("returns", "values"):
+        with pytest.raises(InputError, match=r"the advantages were made without one.*Take the advantage gae"):
+            ValueLoss().prepare(batch, replace(credit, **{missing: None}))
+
+
+def test_whitening_is_over_the_tokens_of_the_mini_batch_that_train():
+    """Advantages 1, 3 and, in the row that does not train, 50: mean 2, variance 2."""
+    mask = torch.tensor([[True, True], [True, False]])
+    batch, credit = batch_of(mask, torch.zeros(2, 2)), credit_of(torch.tensor([[1.0, 3.0], [50.0, 0.0]]), mask)
+    credit = replace(credit, mask=torch.tensor([[True, True], [False, False]]))
+    root = 1 / math.sqrt(2)
+    for part in (ClippedRatio(whiten=True), PolicyGradient(whiten=True)):
+        same(part.prepare(batch, credit)["advantages"], [[-root, root], [0, 0]])
+
+
+def test_a_ratio_to_each_step_is_the_policy_gradient():
+    """Whatever was sampled, and also where sampling was truncated: the ratio is 1 and nothing is clipped."""
+    batch, credit, logprobs, *_ = drawn()
+    truncated = replace(batch, rollouts=replace(batch.rollouts, truncated=True))
+    for taken in (batch, truncated):
+        for level in ("token", "sequence"):
+            part = ClippedRatio(old="step", level=level, low=0.01, high=0.01, average="tokens")
+            assert "old_logprobs" not in part.prepare(taken, credit)
+            found = part.diagnostics(Outputs(logprobs=logprobs), part.prepare(taken, credit))
+            assert found["clip_fraction"] == found["kl_sampled"] == 0
+            assert float(found["ratio_mean"]) == pytest.approx(1)
+        step = learn(ClippedRatio(old="step", average="tokens"), taken, credit, logprobs)
+        same(step[1], learn(PolicyGradient(average="tokens"), taken, credit, logprobs)[1])
+    assert not torch.allclose(step[1], learn(ClippedRatio(average="tokens"), batch, credit, logprobs)[1], atol=1e-3)
+
+
 def test_weights_change_no_denominator():
     batch, credit, logprobs, *_ = drawn()
     for part in (ClippedRatio(), PolicyGradient()):
@@ -211,7 +279,8 @@ def test_micro_batches_add_up_to_the_mini_batch(name, seed, order, cut):
     total = 0.0
     for rows in (order[:cut], order[cut:]):
         loss = part(
-            Outputs(logprobs=leaf[rows], entropy=other[rows]), {name: column[rows] for name, column in columns.items()}
+            Outputs(logprobs=leaf[rows], entropy=other[rows], values=other[rows]),
+            {name: column[rows] for name, column in columns.items()},
         )
         loss.sum().backward()
         total += float(loss.detach().sum())
@@ -231,7 +300,9 @@ def test_rows_and_tokens_that_do_not_train_leak_nothing(name, rubbish):
         return torch.where(keep, x, rubbish)
 
     dirty_batch = replace(batch, rollouts=replace(batch.rollouts, logprobs=filled(batch.rollouts.logprobs)))
-    dirty_credit = replace(credit, advantages=filled(credit.advantages), weights=filled(credit.weights))
+    dirty_credit = replace(
+        credit, **{name: filled(getattr(credit, name)) for name in ("advantages", "weights", "returns", "values")}
+    )
     clean = learn(parts_of(ref)[name], batch, credit, logprobs, entropy)
     dirty = learn(parts_of(filled(ref))[name], dirty_batch, dirty_credit, filled(logprobs), filled(entropy))
     assert torch.equal(clean[0], dirty[0])
@@ -266,14 +337,14 @@ def test_gradients_equal_finite_differences(name):
     part = parts_of(ref.double())[name]
     columns = {key: c.double() if c.is_floating_point() else c for key, c in part.prepare(batch, credit).items()}
     inputs = (logprobs.double().requires_grad_(), entropy.double().requires_grad_())
-    assert torch.autograd.gradcheck(lambda x, h: part(Outputs(logprobs=x, entropy=h), columns).sum(), inputs)
+    assert torch.autograd.gradcheck(lambda x, h: part(Outputs(logprobs=x, entropy=h, values=h), columns).sum(), inputs)
 
 
 @every_part
 def test_a_model_that_does_not_give_what_is_wanted_is_named(name):
     batch, credit, _, ref, _ = drawn()
     part = parts_of(ref)[name]
-    with pytest.raises(InputError, match=r"the model gave no (logprobs|entropy), though the objective wants"):
+    with pytest.raises(InputError, match=r"the model gave no (logprobs|entropy|values), though the objective wants"):
         part(Outputs(), part.prepare(batch, credit))
 
 
@@ -305,6 +376,7 @@ def test_a_part_of_weight_zero_equals_no_part_bit_for_bit(fill):
                 "kl": KLPenalty(reference=Fixed(ref * fill), coef=0.0),
                 "policy": ClippedRatio(),
                 "entropy": EntropyBonus(coef=0.0),
+                "value": ValueLoss(coef=0.0, clip=0.2),
             }
         ),
         batch,
@@ -394,12 +466,16 @@ def test_diagnostics_of_micro_batches_add_up():
     batch, credit, logprobs, ref, entropy = drawn()
     objective = Objectives({**parts_of(ref), "own": PerResponse()})
     columns = objective.prepare(batch, credit)
-    whole = objective.diagnostics(Outputs(logprobs=logprobs, entropy=entropy), columns)
+    whole = objective.diagnostics(Outputs(logprobs=logprobs, entropy=entropy, values=entropy), columns)
     ratio = ["clip_fraction", "ratio_mean", "kl_sampled"]
-    assert list(whole) == [f"{part}{x}" for part in ("", "dapo/", "gspo/") for x in ratio] + ["kl", "k3/kl", "entropy"]
+    reported = [f"{part}{x}" for part in ("", "dapo/", "gspo/") for x in ratio] + ["kl", "k3/kl", "entropy"]
+    reported += [f"white/{x}" for x in ratio] + ["value_error", "held value/value_error", "value_clip_fraction"]
+    assert list(whole) == reported
+    assert 0 < whole["value_clip_fraction"] < 1
     halves = [
         objective.diagnostics(
-            Outputs(logprobs=logprobs[rows], entropy=entropy[rows]), {k: c[rows] for k, c in columns.items()}
+            Outputs(logprobs=logprobs[rows], entropy=entropy[rows], values=entropy[rows]),
+            {k: c[rows] for k, c in columns.items()},
         )
         for rows in (slice(0, 2), slice(2, 6))
     ]
@@ -434,6 +510,11 @@ def test_diagnostics_of_micro_batches_add_up():
         ),
         (lambda: EntropyBonus(coef=math.inf), "entropy_bonus: coef is inf; it must be at least 0 and finite"),
         (lambda: EntropyBonus(coef=0.1, average="mean"), "entropy_bonus: average is 'mean'"),
+        (lambda: ClippedRatio(old="batch"), "clipped_ratio: old is 'batch'; it must be 'rollout' or 'step'"),
+        (lambda: ValueLoss(clip=0.0), "value_loss: clip is 0.0; it must be above 0 and finite, or left out"),
+        (lambda: ValueLoss(clip=math.inf), "value_loss: clip is inf"),
+        (lambda: ValueLoss(coef=-0.1), "value_loss: coef is -0.1; it must be at least 0"),
+        (lambda: ValueLoss(average="constant"), "value_loss: average='constant' needs length"),
         (lambda: Objectives({}), "objectives: there is none to minimize"),
         (lambda: Objectives({"a/b": ClippedRatio()}), "objectives: 'a/b' cannot be a name"),
         (lambda: Objectives({"": ClippedRatio()}), "objectives: '' cannot be a name"),

@@ -14,6 +14,8 @@ from reckon.objectives import (
     sequence_ratio,
     token_ratio,
     token_scale,
+    value_clip_active,
+    value_error,
 )
 
 slow_start = settings(deadline=None)  # torch's first call takes longer than hypothesis allows an example
@@ -50,6 +52,9 @@ OBJECTIVES = {
     "k1": lambda logprobs, old, _, mask: kl(logprobs, old, mask, "k1"),
     "k2": lambda logprobs, old, _, mask: kl(logprobs, old, mask, "k2"),
     "k3": lambda logprobs, old, _, mask: kl(logprobs, old, mask, "k3"),
+    # The same three tensors as values, old values and returns.
+    "value": lambda values, _, returns, mask: value_error(values, returns, mask),
+    "clipped value": lambda values, old, returns, mask: value_error(values, returns, mask, old_values=old, clip=0.2),
 }
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
 
@@ -261,6 +266,42 @@ def test_an_unknown_estimator_is_refused():
         kl(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), "k4")
 
 
+# The critic
+
+
+@pytest.mark.parametrize(
+    ("value", "target", "loss", "gradient"),  # V_old = 1, clip 0.2
+    [
+        (1.5, 1.1, 0.08, 0.4),  # the squares are 0.16 and, of 1.2, 0.01: the larger counts
+        (1.5, 2.0, 0.32, 0.0),  # 0.25 and 0.64: it has moved far enough towards the target, and waits
+        (0.5, 0.0, 0.32, 0.0),  # 0.25 and, of 0.8, 0.64
+        (0.5, 2.0, 1.125, -1.5),  # 2.25 and 1.44: it has moved away, and is never let off
+        (1.1, 2.0, 0.405, -0.9),  # inside
+    ],
+)
+def test_the_value_clip_by_hand(value, target, loss, gradient):
+    values, returns, mask = double([[value]]).requires_grad_(), double([[target]]), torch.tensor([[True]])
+    old = double([[1.0]])
+    found = value_error(values, returns, mask, old_values=old, clip=0.2)
+    same(found.detach(), [[loss]])
+    found.sum().backward()
+    same(values.grad, [[gradient]])
+    assert value_clip_active(values.detach(), returns, mask, old, 0.2).item() == (gradient == 0)
+
+
+def test_without_a_clip_it_is_half_the_square():
+    values = double([[1.5, 3.0]]).requires_grad_()
+    loss = value_error(values, double([[1.1, 0.0]]), torch.tensor([[True, False]]))
+    same(loss.detach(), [[0.08, 0]])
+    loss.sum().backward()
+    same(values.grad, [[0.4, 0]])
+
+
+def test_a_value_clip_is_measured_from_something():
+    with pytest.raises(ValueError, match="a value clip needs old_values"):
+        value_error(torch.zeros(1, 1), torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), clip=0.2)
+
+
 # What all objectives share
 
 
@@ -342,6 +383,9 @@ def test_padding_changes_nothing(objective, seed, extra):
         ("gradient", 2, "advantages"),
         ("k3", 0, "logprobs"),
         ("k3", 1, "ref_logprobs"),
+        ("value", 0, "values"),
+        ("value", 2, "returns"),
+        ("clipped value", 1, "old_values"),
     ],
 )
 def test_shapes_that_would_broadcast_are_refused(name, place, blamed):

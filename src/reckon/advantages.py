@@ -123,6 +123,83 @@ def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
     return torch.stack(columns, dim=1) if columns else earned
 
 
+def gae(
+    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimates, and what the critic should have predicted.
+
+    Schulman et al. 2016, arXiv:1506.02438, eqs. 11 and 16: d_t = r_t + gamma V_{t+1} - V_t and
+    A_t = d_t + gamma lam A_{t+1}, with V = 0 after the last token, where every response is over. The returns are
+    A_t + V_t, the TD(lambda) target; take them before the advantages are whitened. With `lam` 1 an advantage is the
+    reward-to-go less V_t, with 0 it is d_t.
+
+    Args:
+        rewards: [N, T] float, what each token earns.
+        values: [N, T] float, V_t: what the critic expects where token t is predicted, before it is known.
+        mask: [N, T] bool, True where the token counts. Other positions are no states: time passes over them, and what
+            the other tensors hold there does not matter.
+        gamma: discount, in [0, 1].
+        lam: how far the sum reaches beyond the critic's next value, in [0, 1].
+
+    Returns:
+        Advantages and returns, [N, T] each, 0 where `mask` is False.
+    """
+    _check_same_shape(mask, rewards=rewards, values=values)
+    rewards, values = (torch.where(mask, x, 0.0) for x in (rewards, values))
+    advantage = next_value = rewards.new_zeros(len(rewards))
+    columns = list(rewards.unbind(dim=1))
+    for t in range(len(columns) - 1, -1, -1):
+        counts, value = mask[:, t], values[:, t]
+        surprise = columns[t] + gamma * next_value - value
+        advantage = torch.where(counts, surprise + gamma * lam * advantage, advantage)
+        next_value = torch.where(counts, value, next_value)
+        columns[t] = torch.where(counts, advantage, 0.0)
+    advantages = torch.stack(columns, dim=1) if columns else rewards
+    return advantages, advantages + values
+
+
+def whiten(values: Tensor, mask: Tensor, *, eps: float = 1e-6, shift: bool = True) -> Tensor:
+    """Distance from the mean of all that counts, over its standard deviation: (x - mean) / sqrt(var + eps).
+
+    The variance is the sample's, with n - 1. As PPO's implementations have it (Huang et al. 2022, "The 37
+    Implementation Details of Proximal Policy Optimization", ICLR blog track), and those for language models since
+    Ziegler et al. 2019, arXiv:1909.08593. Values that are all equal, or alone, have distance 0.
+
+    Args:
+        values: [N, T] float; not NaN where `mask` is True.
+        mask: [N, T] bool, True where the token counts.
+        eps: added to the variance, at least 0.
+        shift: subtract the mean; without it the mean stays as it was and the distances from it are scaled, as rewards
+            are, whose mean is the critic's business.
+
+    Returns:
+        [N, T], 0 where `mask` is False.
+    """
+    _check_same_shape(mask, values=values)
+    distance, mean = _from_mean(values, mask)
+    variance = distance.square().sum() / (mask.sum() - 1).clamp(min=1)
+    scaled = distance * torch.where(variance > 0, (variance + eps).rsqrt(), 0.0)
+    return scaled if shift else torch.where(mask, scaled + mean, 0.0)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """How much of what returns differ by a critic foresaw: 1 - Var(returns - values) / Var(returns).
+
+    1 = all of it; 0 = no more than a constant would; below 0 = the critic adds noise.
+
+    Args:
+        values: [N, T] float, predicted.
+        returns: [N, T] float, what came.
+        mask: [N, T] bool, True where the token counts.
+
+    Returns:
+        []; NaN where the returns do not differ.
+    """
+    _check_same_shape(mask, values=values, returns=returns)
+    spread, left = (_from_mean(x, mask)[0].square().sum() for x in (returns, returns - values))
+    return torch.where(spread > 0, 1 - left / spread, torch.nan)
+
+
 def sum_tokens(rewards: Tensor, mask: Tensor) -> Tensor:
     """A response's total of rewards given to its tokens, where NaN means that a token was given none.
 
@@ -157,6 +234,14 @@ def sum_known(rewards: Tensor, group: Tensor) -> Tensor:
     total = torch.where(given, rewards, 0.0).sum(dim=0)
     known = (given | ~applies).all(dim=0) & applies.any(dim=0)
     return torch.where(known, total, torch.nan)
+
+
+def _from_mean(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances from the mean of what counts, 0 elsewhere, and the mean; exact where all are equal."""
+    low = torch.where(mask, values, torch.inf).amin()
+    above = torch.where(mask, values - low, 0.0)
+    mean = above.sum() / mask.sum().clamp(min=1)
+    return torch.where(mask, above - mean, 0.0), low + mean
 
 
 def _within_groups(rewards: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor
 
-from reckon import objectives
+from reckon import advantages, objectives
 from reckon.errors import InputError
 from reckon.objectives import Average
 from reckon.types import Batch, Columns, Credit, Model, Objective, Outputs, Sparse, State, Stateful, Want
@@ -37,6 +37,10 @@ class ClippedRatio:
     high: float = 0.2  # and rise to 1 + high
     dual: float | None = None  # bound > 1 on the ratio of tokens with a negative advantage (dual clip)
     level: Literal["token", "sequence"] = "token"  # one ratio for each token, or for a response their geometric mean
+    # What it is a ratio to: "rollout", the policy that sampled; "step", the policy as it is at each step, so that the
+    # ratio is 1, nothing is clipped, and what is left is the policy gradient, off policy from the second step on.
+    old: Literal["rollout", "step"] = "rollout"
+    whiten: bool = False  # advantages to mean 0 and variance 1 over the tokens of the mini-batch
     average: Average = "sequences"
     length: int | None = None  # for average="constant": divides with the number of responses
     want: ClassVar[tuple[Want, ...]] = ("logprobs",)
@@ -50,20 +54,24 @@ class ClippedRatio:
             raise InputError(f"clipped_ratio: dual is {self.dual}; it must be above 1 and finite, or left out")
         if self.level not in ("token", "sequence"):
             raise InputError(f"clipped_ratio: level is {self.level!r}; it must be 'token' or 'sequence'")
+        if self.old not in ("rollout", "step"):
+            raise InputError(f"clipped_ratio: old is {self.old!r}; it must be 'rollout' or 'step'")
         _check_average("clipped_ratio", self.average, self.length)
 
     def prepare(self, batch: Batch, credit: Credit) -> Columns:
         """Advantages, weights, scales and, unless the batch is on policy, the log-probs before the first step.
 
         Raises:
-            InputError: the responses were drawn under top-k, top-p or min-p, or greedily.
+            InputError: the responses were drawn under top-k, top-p or min-p, or greedily, and `old` is "rollout".
         """
+        if self.old == "step":
+            return _policy_columns(credit, self.average, self.length, whiten=self.whiten)
         if batch.rollouts.truncated:
             raise InputError(
                 "clipped_ratio compares with the probabilities that the sampler drew from, but sampling was truncated "
                 "(top-k, top-p, min-p or greedy). Sample from the whole distribution, or use policy_gradient."
             )
-        columns = _policy_columns(credit, self.average, self.length)
+        columns = _policy_columns(credit, self.average, self.length, whiten=self.whiten)
         if not batch.on_policy:
             columns["old_logprobs"] = torch.where(credit.mask, batch.rollouts.logprobs, 0.0)
         return columns
@@ -103,6 +111,7 @@ class ClippedRatio:
 class PolicyGradient:
     """REINFORCE: each token's log-prob times its advantage. Right only for the first step on a batch."""
 
+    whiten: bool = False  # advantages to mean 0 and variance 1 over the tokens of the mini-batch
     average: Average = "sequences"
     length: int | None = None  # for average="constant": divides with the number of responses
     want: ClassVar[tuple[Want, ...]] = ("logprobs",)
@@ -112,7 +121,7 @@ class PolicyGradient:
 
     def prepare(self, batch: Batch, credit: Credit) -> Columns:
         """Advantages, weights and scales."""
-        return _policy_columns(credit, self.average, self.length)
+        return _policy_columns(credit, self.average, self.length, whiten=self.whiten)
 
     def silent(self, columns: Columns) -> Tensor:
         """[n] bool: rows without an advantage. Their loss is 0 whatever the policy says."""
@@ -208,6 +217,70 @@ class EntropyBonus:
         return {"entropy": _token_mean(torch.where(columns["mask"], _entropy(outputs).detach(), 0.0), columns)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ValueLoss:
+    """Teaches a critic to predict the returns: half the squared error, clipped or not. `coef=0` only watches it.
+
+    Beside a policy's loss it teaches a critic that shares the policy's weights; alone, with `coef` 1, it is what a
+    critic of its own learns from (`reckon.credit.GAE`, `learn`).
+    """
+
+    clip: float | None = None  # how far a value may move, in units of the reward, before it is held back
+    coef: float = 0.1
+    average: Average = "tokens"
+    length: int | None = None  # for average="constant": divides with the number of responses
+    want: ClassVar[tuple[Want, ...]] = ("values",)
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise InputError(f"value_loss: clip is {self.clip}; it must be above 0 and finite, or left out")
+        _check_coef("value_loss", self.coef)
+        _check_average("value_loss", self.average, self.length)
+
+    def prepare(self, batch: Batch, credit: Credit) -> Columns:
+        """Returns, scales and, with a clip, the values that the advantages were made with.
+
+        Raises:
+            InputError: the advantage part has no critic.
+        """
+        if credit.returns is None or credit.values is None:
+            raise InputError(
+                "value_loss teaches a critic, but the advantages were made without one, so there is nothing to "
+                "predict. Take the advantage gae, or leave value_loss out."
+            )
+        columns = _scale_columns(credit, self.average, self.length)
+        columns["returns"] = torch.where(credit.mask, credit.returns, 0.0)
+        if self.clip is not None:
+            columns["old_values"] = torch.where(credit.mask, credit.values, 0.0)
+        return columns
+
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: every row if the coefficient is 0, otherwise none."""
+        return torch.full_like(columns["share"], self.coef == 0, dtype=torch.bool)
+
+    def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
+        """[n, T]: the error at each token, scaled."""
+        if self.coef == 0:
+            return torch.zeros_like(columns["scale"])
+        return self.coef * self._error(_values(outputs), columns) * columns["scale"]
+
+    def diagnostics(self, outputs: Outputs, columns: Columns) -> dict[str, Tensor]:
+        """Means over tokens: `value_error`, before the coefficient, and with a clip `value_clip_fraction`."""
+        values = _values(outputs).detach()
+        found = {"value_error": _token_mean(self._error(values, columns), columns)}
+        if self.clip is not None:
+            clipped = objectives.value_clip_active(
+                values, columns["returns"], columns["mask"], columns["old_values"], self.clip
+            )
+            found["value_clip_fraction"] = _token_mean(clipped.float(), columns)
+        return found
+
+    def _error(self, values: Tensor, columns: Columns) -> Tensor:
+        return objectives.value_error(
+            values, columns["returns"], columns["mask"], old_values=columns.get("old_values"), clip=self.clip
+        )
+
+
 @dataclass(frozen=True)
 class Objectives:
     """The sum of several objectives, each under a name.
@@ -280,9 +353,10 @@ class Objectives:
                 part.load_state_dict(saved)
 
 
-def _policy_columns(credit: Credit, average: Average, length: int | None) -> dict[str, Tensor]:
+def _policy_columns(credit: Credit, average: Average, length: int | None, *, whiten: bool) -> dict[str, Tensor]:
+    credited = advantages.whiten(credit.advantages, credit.mask) if whiten else credit.advantages
     return _scale_columns(credit, average, length) | {
-        "advantages": torch.where(credit.mask, credit.advantages, 0.0),
+        "advantages": torch.where(credit.mask, credited, 0.0),
         "weights": torch.where(credit.mask, credit.weights, 1.0),
     }
 
@@ -326,6 +400,12 @@ def _entropy(outputs: Outputs) -> Tensor:
     if outputs.entropy is None:
         raise InputError("the model gave no entropy, though the objective wants it")
     return outputs.entropy
+
+
+def _values(outputs: Outputs) -> Tensor:
+    if outputs.values is None:
+        raise InputError("the model gave no values, though the objective wants them")
+    return outputs.values
 
 
 def _check_coef(part: str, coef: float) -> None:

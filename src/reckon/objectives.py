@@ -127,6 +127,45 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
     return -counted * learned
 
 
+def value_error(
+    values: Tensor, returns: Tensor, mask: Tensor, *, old_values: Tensor | None = None, clip: float | None = None
+) -> Tensor:
+    """Half the squared error of a critic: (V - R)^2 / 2, or with `clip` the larger of it and a clipped one.
+
+    max((V - R)^2, (clip(V, V_old - c, V_old + c) - R)^2) / 2, as in the code of Schulman et al. 2017, arXiv:1707.06347
+    (the paper has the plain square). Where V has moved more than c towards R, it has no gradient: a critic is held
+    near the one that the advantages were made with.
+
+    Args:
+        values: [N, T] float, predicted; carries the gradient.
+        returns: [N, T] float, what should have been; treated as a constant.
+        mask: [N, T] bool, True where the token counts.
+        old_values: [N, T] float, before the first step on the batch; needed with `clip`, treated as a constant.
+        clip: c > 0, in the units of the values, or None.
+
+    Returns:
+        [N, T], 0 where `mask` is False.
+
+    Raises:
+        ValueError: `clip` without `old_values`.
+    """
+    _check_same_shape(mask, values=values, returns=returns)
+    values, returns = (torch.where(mask, x, 0.0) for x in (values, returns.detach()))
+    squares = (values - returns).square()
+    if clip is not None:
+        if old_values is None:
+            raise ValueError("a value clip needs old_values, which it is measured from")
+        _check_same_shape(mask, old_values=old_values)
+        squares = torch.maximum(squares, (_near(values, old_values, mask, clip) - returns).square())
+    return 0.5 * squares
+
+
+def value_clip_active(values: Tensor, returns: Tensor, mask: Tensor, old_values: Tensor, clip: float) -> Tensor:
+    """[N, T] bool: the tokens at which `value_error` takes the clipped error, which has no gradient there."""
+    near = _near(values, old_values, mask, clip)
+    return mask & ((near - returns).square() > (values - returns).square())
+
+
 def kl(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: Estimator = "k3") -> Tensor:
     """An estimate of KL(policy || reference) from each token the policy sampled.
 
@@ -197,6 +236,12 @@ def token_scale(mask: Tensor, average: Average, length: int | None = None) -> Te
 def _log_ratio(above: Tensor, below: Tensor, mask: Tensor) -> Tensor:
     # Mask before anything nonlinear: padding may hold -inf, and the gradient of a discarded NaN is still NaN.
     return torch.where(mask, above - below, 0.0)
+
+
+def _near(values: Tensor, old_values: Tensor, mask: Tensor, clip: float) -> Tensor:
+    """Values no farther than `clip` from the old ones."""
+    old = torch.where(mask, old_values.detach(), 0.0)
+    return torch.minimum(torch.maximum(values, old - clip), old + clip)
 
 
 def _clipped_loss(

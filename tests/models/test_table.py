@@ -207,9 +207,70 @@ def test_saved_and_restored_it_goes_on_exactly(optimizer):
     assert torch.equal(whole.logits, second.logits)
 
 
+@dataclass
+class Square:
+    """Half the distance from a target, squared, of every value; beside it the logits go down the likeliest way."""
+
+    target: float
+    want = ("logprobs", "values")
+
+    def prepare(self, batch, credit):
+        return {"mask": credit.mask}
+
+    def __call__(self, outputs, columns):
+        error = 0.5 * (outputs.values - self.target).square() - outputs.logprobs
+        return torch.where(columns["mask"], error, 0.0)
+
+
+def test_a_tables_values_are_of_contexts_and_of_what_was_chosen_there():
+    policy = TablePolicy(
+        [Action(text="a", length=3), Action(text="b", length=1)],
+        torch.zeros(2, 2),
+        optimizer=partial(torch.optim.SGD, lr=1.0),
+        contexts=["question 0", "question 1"],
+        values=True,
+    )
+    assert policy.values.shape == (2, 3)
+    rollouts = policy.greedy(problems(2))
+    assert rollouts.text == ("a", "a")
+    batch, credit = batch_of(rollouts, torch.zeros(2))
+    metrics = policy.update(Square(target=2.0), batch, credit, RNG)
+    # One token before the choice, two after it: gradients -2 and -4 in each of two contexts, and (-1/2, 1/2) of logits.
+    assert policy.values.tolist() == [[2.0, 4.0, 0.0]] * 2
+    assert metrics["policy/grad_norm"] == pytest.approx(math.sqrt(2 * (4 + 16 + 1 / 2)))
+    found = policy.outputs(rollouts.seq, ("values",)).values
+    assert found.tolist() == [[2.0, 4.0, 4.0]] * 2
+
+
+@pytest.mark.parametrize("optimizer", [SGD, ADAM])
+def test_a_table_with_values_goes_on_exactly(optimizer):
+    def learn(policy, step):
+        rollouts = policy.sample(problems(4), 4, RNG.child(step))
+        policy.update(Square(target=1.0), *batch_of(rollouts, torch.zeros(16)), RNG.child(step))
+
+    whole, first, second = (three(optimizer, values=True) for _ in range(3))
+    for step in range(6):
+        learn(whole, step)
+    for step in range(3):
+        learn(first, step)
+    second.load_state_dict(first.state_dict())
+    for step in range(3, 6):
+        learn(second, step)
+    assert torch.equal(whole.logits, second.logits)
+    assert torch.equal(whole.values, second.values)
+    with pytest.raises(InputError, match="not one of values of shape"):
+        three(values=True).load_state_dict(three().state_dict())
+
+
+def test_a_table_without_values_is_asked_for_none():
+    policy = three()
+    with pytest.raises(InputError, match=r"values were asked of a table of logits.*give the table values=True"):
+        policy.outputs(policy.greedy(problems(1)).seq, ("values",))
+
+
 def test_a_table_of_another_shape_is_not_restored():
     other = TablePolicy([Action(text="a")], torch.zeros(1), optimizer=SGD)
-    with pytest.raises(InputError, match=r"not one of shape \(1, 3\)"):
+    with pytest.raises(InputError, match=r"not one of logits of shape \(1, 3\)"):
         three().load_state_dict(other.state_dict())
 
 

@@ -43,7 +43,7 @@ def update(
         rows = (torch.isin(batch.seq.group, chunk) & trains).nonzero().squeeze(1)
         if len(rows):
             part = replace(batch.take(rows), on_policy=epochs * minibatches == 1)
-            if not part.on_policy:
+            if not part.on_policy and "logprobs" in objective.want:
                 # A ratio compares two passes of the learner; the sampler's own log-probs would add the rounding of
                 # another kernel to it. And passes over these very rows: in bfloat16 other company in the pack rounds
                 # otherwise, by more than GSPO clips at.

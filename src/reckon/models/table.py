@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from reckon.errors import InputError
+from reckon.models._settings import Optimization
 from reckon.models._update import update
 from reckon.types import (
     Batch,
@@ -55,6 +57,9 @@ class TablePolicy:
     """A softmax over A actions, one row of logits for each context, as a `Policy`.
 
     Tokens are the numbers of the actions, and A for every token that follows from one. The temperature is 1.
+
+    With `values` it is a critic too, exact in what it can say: a number for each context before the choice, and one for
+    each context and action after it.
     """
 
     def __init__(
@@ -66,16 +71,19 @@ class TablePolicy:
         contexts: Sequence[str] | None = None,
         epochs: int = 1,
         minibatches: int = 1,
+        values: bool = False,
     ) -> None:
         """Starts from given logits.
 
         Args:
             actions: what can be answered, A of them.
             logits: [A], or [C, A] with `contexts`; float32, finite, natural log up to a constant for each row.
-            optimizer: makes the optimizer from the table: `partial(torch.optim.SGD, lr=0.5)`.
+            optimizer: makes the optimizer from the table, [logits] or [logits, values]: `partial(torch.optim.SGD,
+                lr=0.5)`.
             contexts: the C prompts that have a row of their own. Left out, all prompts share the one row.
             epochs: passes over a batch.
             minibatches: optimizer steps a pass.
+            values: keep values as well, 0 at first.
 
         Raises:
             InputError: if sizes do not fit, a logit is not finite, or a context stands twice.
@@ -93,9 +101,11 @@ class TablePolicy:
         self.actions = tuple(actions)
         self.contexts = None if contexts is None else tuple(contexts)
         self.logits = logits.detach().clone().float().reshape(rows, -1).requires_grad_()
+        # [C, 1 + A]: before the choice, then after each action.
+        self.values = torch.zeros(rows, 1 + len(actions), requires_grad=True) if values else None
         self.epochs, self.minibatches = epochs, minibatches
         self._make_optimizer = optimizer
-        self._optimizer = optimizer([self.logits])
+        self._optimizer = optimizer(list(self._tables().values()))
         self._lengths = torch.tensor([action.length for action in self.actions])
         self._ends = torch.tensor([int(action.end) for action in self.actions])
 
@@ -172,10 +182,10 @@ class TablePolicy:
         )
 
     def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
-        """Log-probs and entropy of responses, without gradients: 0 on tokens that follow from the first.
+        """Log-probs and entropy of responses, 0 on tokens that follow from the first, and values; without gradients.
 
         Raises:
-            InputError: for values or hidden states, which a table does not have.
+            InputError: for scores or hidden states, which a table does not have, or values that were not asked for.
         """
         with torch.no_grad():
             return self._forward(seq, tuple(want))
@@ -184,17 +194,17 @@ class TablePolicy:
         """One optimizer step on the sum of `loss` over all rows.
 
         Returns:
-            "policy/loss", "policy/grad_norm", "policy/lr", and whatever the loss's own `diagnostics(outputs, columns)`
-            adds up to, if it has one.
+            "policy/loss", "policy/grad_norm" (of logits and values together), "policy/lr", and whatever the loss's own
+            `diagnostics(outputs, columns)` adds up to, if it has one.
         """
         self._optimizer.zero_grad()
         outputs = self._forward(seq, tuple(want))
         value = loss(outputs, columns).sum()
         value.backward()
-        assert self.logits.grad is not None
+        squares = [table.grad.square().sum() for table in self._tables().values() if table.grad is not None]
         metrics = {
             "policy/loss": float(value.detach()),
-            "policy/grad_norm": float(self.logits.grad.norm()),
+            "policy/grad_norm": float(torch.stack(squares).sum().sqrt()),
             "policy/lr": float(self._optimizer.param_groups[0]["lr"]),
         }
         diagnose = getattr(loss, "diagnostics", None)
@@ -209,9 +219,10 @@ class TablePolicy:
 
     def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
         for name in ("values", "scores", "hidden"):
-            if name in want:
+            if name in want and (name != "values" or self.values is None):
                 raise InputError(
-                    f"{name} were asked of a table of logits, which has none; choose parts that need none."
+                    f"{name} were asked of a table of logits, which has none; choose parts that need none"
+                    + (", or give the table values=True." if name == "values" else ".")
                 )
         rows = torch.cat(seq.prompts)[seq.group]
         laws = self.logits.log_softmax(dim=1)[rows]  # [n, A]
@@ -221,7 +232,18 @@ class TablePolicy:
         return Outputs(
             logprobs=torch.nn.functional.pad(first, rest) if "logprobs" in want else None,
             entropy=torch.nn.functional.pad(entropy, rest) if "entropy" in want else None,
+            values=self._values(rows, seq.tokens) if "values" in want else None,
         )
+
+    def _values(self, rows: Tensor, tokens: Tensor) -> Tensor:
+        """[n, T]: before the first token the context's value, before the others that of context and action."""
+        assert self.values is not None
+        states = torch.where(torch.arange(tokens.shape[1]) == 0, 0, 1 + tokens[:, :1])
+        return self.values[rows].gather(1, states)
+
+    def _tables(self) -> dict[str, Tensor]:
+        """What learns, by name."""
+        return {"logits": self.logits} | ({} if self.values is None else {"values": self.values})
 
     def reference(self) -> TablePolicy:
         """A copy as the table is now, which later steps leave alone."""
@@ -233,28 +255,59 @@ class TablePolicy:
             contexts=self.contexts,
         )
 
+    def twin(self, optimizer: Optimization) -> TablePolicy:
+        """A second table that begins as this one is now and learns by itself, with AdamW.
+
+        Raises:
+            InputError: a schedule, a warm-up or a clipped gradient, none of which a table has.
+        """
+        if optimizer.schedule != "constant" or optimizer.warmup or optimizer.clip is not None:
+            raise InputError(
+                "a table learns at a constant rate from unclipped gradients: give its twin an optimizer with "
+                "schedule='constant', warmup=0 and clip=None."
+            )
+        logits = self.logits.detach()
+        return TablePolicy(
+            self.actions,
+            logits[0] if self.contexts is None else logits,
+            optimizer=partial(
+                torch.optim.AdamW,
+                lr=optimizer.lr,
+                betas=(optimizer.beta1, optimizer.beta2),
+                weight_decay=optimizer.weight_decay,
+            ),
+            contexts=self.contexts,
+            epochs=optimizer.epochs,
+            minibatches=optimizer.minibatches,
+        )
+
     def state_dict(self) -> State:
-        """The table and its optimizer's moments."""
-        moments = self._optimizer.state.get(self.logits, {})
-        return {
-            "logits": self.logits.detach().clone(),
-            "optimizer": {name: value.clone() for name, value in moments.items() if isinstance(value, Tensor)},
+        """The tables and their optimizer's moments."""
+        return {name: table.detach().clone() for name, table in self._tables().items()} | {
+            "optimizer": {
+                name: {key: x.clone() for key, x in moments.items() if isinstance(x, Tensor)}
+                for name, table in self._tables().items()
+                if (moments := self._optimizer.state.get(table))
+            }
         }
 
     def load_state_dict(self, state: State) -> None:
         """Takes up where `state_dict` left off.
 
         Raises:
-            InputError: if the saved table has another shape.
+            InputError: if the saved tables have other shapes.
         """
-        logits, moments = state["logits"], state["optimizer"]
-        if not isinstance(logits, Tensor) or logits.shape != self.logits.shape or not isinstance(moments, dict):
-            raise InputError(
-                f"the saved table is not one of shape {tuple(self.logits.shape)}; use the run's own recipe."
-            )
-        with torch.no_grad():
-            self.logits.copy_(logits)
-        self._optimizer = self._make_optimizer([self.logits])
-        if moments:
-            saved = {name: value.clone() for name, value in moments.items() if isinstance(value, Tensor)}
-            self._optimizer.state[self.logits] = saved
+        saved_moments = state["optimizer"]
+        for name, table in self._tables().items():
+            saved = state.get(name)
+            if not isinstance(saved, Tensor) or saved.shape != table.shape or not isinstance(saved_moments, dict):
+                raise InputError(
+                    f"the saved table is not one of {name} of shape {tuple(table.shape)}; use the run's own recipe."
+                )
+        for name, table in self._tables().items():
+            with torch.no_grad():
+                table.copy_(state[name])
+        self._optimizer = self._make_optimizer(list(self._tables().values()))
+        for name, table in self._tables().items():
+            if name in saved_moments:
+                self._optimizer.state[table] = {key: x.clone() for key, x in saved_moments[name].items()}

@@ -219,11 +219,10 @@ class Batch:
     seen: Seen
     step: int
     verdicts: tuple[Verdict, ...] = ()  # N, what `outcome` is made of; empty where nothing was verified
-    values: Tensor | None = None  # [N, T] float32, a critic's
     on_policy: bool = False  # True = learned from in one step by the very weights that sampled: every ratio is 1
 
     def __post_init__(self) -> None:
-        check_shapes(self, outcome="N", train="N", values="N T")
+        check_shapes(self, outcome="N", train="N")
         if self.outcome.shape[0] != self.seq.tokens.shape[0]:
             raise ValueError("Batch: outcome and rollouts must have the same number of rows")
 
@@ -241,7 +240,6 @@ class Batch:
             seen=self.seen,
             step=self.step,
             verdicts=tuple(self.verdicts[i] for i in rows.tolist()) if self.verdicts else (),
-            values=None if self.values is None else self.values[rows],
             on_policy=self.on_policy,
         )
 
@@ -270,10 +268,11 @@ class Credit:
     advantages: Tensor  # [N, T] float32, 0 where `mask` is False
     weights: Tensor  # [N, T] float32 multipliers, 1 where no stream gives weights
     mask: Tensor  # [N, T] bool, the tokens that train: sampled, in a row that trains, with a known reward
-    returns: Tensor | None = None  # [N, T] float32, what a critic should have predicted
+    returns: Tensor | None = None  # [N, T] float32, what a critic should have predicted; None = there is no critic
+    values: Tensor | None = None  # [N, T] float32, what it did predict, before it learned anything from this batch
 
     def __post_init__(self) -> None:
-        check_shapes(self, advantages="N T", weights="N T", mask="N T", returns="N T")
+        check_shapes(self, advantages="N T", weights="N T", mask="N T", returns="N T", values="N T")
 
     def take(self, rows: Tensor) -> Credit:
         """The part at `rows` ([n] int64)."""
@@ -282,6 +281,7 @@ class Credit:
             weights=self.weights[rows],
             mask=self.mask[rows],
             returns=None if self.returns is None else self.returns[rows],
+            values=None if self.values is None else self.values[rows],
         )
 
 
