@@ -18,11 +18,12 @@ from reckon.rewards._combine_parts import (
     Asking,
     Judged,
     Missing,
+    Node,
+    Said,
     check_missing,
     check_parts,
     check_reward,
     check_weights,
-    is_group_level,
     judgements,
     number,
     weight_vector,
@@ -30,12 +31,24 @@ from reckon.rewards._combine_parts import (
 )
 from reckon.rewards._function import Function
 from reckon.rewards._references import ReferenceStore, as_references, levels_of, references_state, restore_references
-from reckon.rewards._tree import _snake, restore, states
-from reckon.types import Batch, Reward, Rng, State, Stream
+from reckon.rewards._tree import _snake
+from reckon.types import Reward, State
+
+
+class _Property(Node):
+    """A node that `And`, `Or` and `Not` are made of: it trains on what it judges."""
+
+    def judge(self, asking: Asking) -> Judged:
+        """How likely each response is good."""
+        raise NotImplementedError
+
+    def _said(self, asking: Asking) -> Said:
+        judged = self.judge(asking)
+        return Said(judged.value, judged.watched)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Centered:
+class Centered(_Property):
     """A score less its reference level, r - r_ref(x), which is the log-odds of beating the reference (Bradley-Terry).
 
     By itself it trains on that difference, which a KL-regularized objective cannot tell from r. Inside `And`, `Or` or
@@ -47,22 +60,14 @@ class Centered:
     key: str = ""  # which of the store's rewards this is; may be left out where it has only one
 
     def __post_init__(self) -> None:
-        check_reward("centered", "reward", self.reward)
-        object.__setattr__(self, "references", as_references("centered", self.references, self.key))
+        check_reward(self._kind, "reward", self.reward)
+        object.__setattr__(self, "references", as_references(self._kind, self.references, self.key))
 
     def judge(self, asking: Asking) -> Judged:
         """Log-odds: the difference."""
-        said = number("centered", asking, "reward", self.reward)
+        said = number(self._kind, asking, "reward", self.reward)
         level, watched = levels_of(self.references, self.key, asking.batch, said.value)
         return Judged(said.value - level, said.value - level, said.watched | watched)
-
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N]; watched: the reward, its reference, and whether the prompt had none. Pure."""
-        return _streams("centered", self.judge(Asking(batch)))
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; a reward that learns does so."""
-        return _streams("centered", self.judge(Asking(batch, rng)))
 
     def state_dict(self) -> State:
         """The references, and the memory of the reward."""
@@ -70,16 +75,11 @@ class Centered:
 
     def load_state_dict(self, state: State) -> None:
         """Takes the run's references back, whatever the file holds by now."""
-        restore_references("centered", self.reward, self.references, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether the reward compares responses to one prompt."""
-        return is_group_level(self.reward)
+        restore_references(self._kind, self.reward, self.references, state)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Probability:
+class Probability(_Property):
     """A reward that already is the probability of being good, such as a rule's 0 or 1, as its logarithm.
 
     It is clipped to [eps, 1 - eps] first: log 0 would let one failure outweigh everything, so log(eps) is what a
@@ -90,7 +90,7 @@ class Probability:
     eps: float = 0.01
 
     def __post_init__(self) -> None:
-        check_reward("probability", "reward", self.reward)
+        check_reward(self._kind, "reward", self.reward)
         if not 0 < self.eps < 0.5:
             raise InputError(f"probability: `eps` is {self.eps}; it must be above 0 and below 0.5.")
 
@@ -100,7 +100,7 @@ class Probability:
         Raises:
             RunError: the reward gave a number outside [0, 1].
         """
-        said = number("probability", asking, "reward", self.reward)
+        said = number(self._kind, asking, "reward", self.reward)
         outside = ((said.value < 0) | (said.value > 1)).nonzero()
         if len(outside):
             row = int(outside[0, 0])
@@ -112,30 +112,9 @@ class Probability:
         odds = combinations.log_odds(said.value, self.eps)
         return Judged(combinations.and_(odds[None]), odds, said.watched)
 
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N], at most 0; the probability is watched. Pure."""
-        return _streams("probability", self.judge(Asking(batch)))
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; a reward that learns does so."""
-        return _streams("probability", self.judge(Asking(batch, rng)))
-
-    def state_dict(self) -> State:
-        """The memory of the reward, where it has one."""
-        return states({"reward": self.reward})
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives the reward its memory back."""
-        restore({"reward": self.reward}, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether the reward compares responses to one prompt."""
-        return is_group_level(self.reward)
-
 
 @dataclass(frozen=True)
-class And:
+class And(_Property):
     """Log-probability that every part is good, if they are independent given the response: the LSC of the paper.
 
     Parts are properties: `Centered`, `Probability`, `And`, `Or`, `Not`. Excellence in one cannot pay for failure in
@@ -147,9 +126,9 @@ class And:
     missing: Missing = "unknown"  # or "left_out"
 
     def __post_init__(self) -> None:
-        check_parts("and", self.parts, properties=True)
-        check_weights("and", self.parts, self.weights, least=1e-6)
-        check_missing("and", self.missing)
+        check_parts(self._kind, self.parts, properties=True)
+        check_weights(self._kind, self.parts, self.weights, least=1e-6)
+        check_missing(self._kind, self.missing)
 
     def judge(self, asking: Asking) -> Judged:
         """The log-probability, and its odds for the node above."""
@@ -158,30 +137,9 @@ class And:
         value = with_unknown(combinations.and_(odds, weights), odds, asking, self.missing)
         return Judged(value, torch.where(value.isnan(), value, combinations.and_odds(odds, weights)), watched)
 
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N], at most 0; every part is watched under its name. Pure."""
-        return _streams("and", self.judge(Asking(batch)))
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; parts that learn do so."""
-        return _streams("and", self.judge(Asking(batch, rng)))
-
-    def state_dict(self) -> State:
-        """The memory of the parts that have one, by name."""
-        return states(self.parts)
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives every part its memory back."""
-        restore(self.parts, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether a part compares responses to one prompt."""
-        return any(is_group_level(part) for part in self.parts.values())
-
 
 @dataclass(frozen=True)
-class Or:
+class Or(_Property):
     """Log-probability that at least one part is good, if they are independent given the response: the dual of `And`.
 
     A part that does not apply to a group does not count as good there, or it would make everything true.
@@ -191,8 +149,8 @@ class Or:
     missing: Missing = "unknown"  # or "left_out"
 
     def __post_init__(self) -> None:
-        check_parts("or", self.parts, properties=True)
-        check_missing("or", self.missing)
+        check_parts(self._kind, self.parts, properties=True)
+        check_missing(self._kind, self.missing)
 
     def judge(self, asking: Asking) -> Judged:
         """The log-probability, and its odds for the node above."""
@@ -200,62 +158,20 @@ class Or:
         value = with_unknown(combinations.or_(odds), odds, asking, self.missing)
         return Judged(value, torch.where(value.isnan(), value, combinations.or_odds(odds)), watched)
 
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N], at most 0; every part is watched under its name. Pure."""
-        return _streams("or", self.judge(Asking(batch)))
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; parts that learn do so."""
-        return _streams("or", self.judge(Asking(batch, rng)))
-
-    def state_dict(self) -> State:
-        """The memory of the parts that have one, by name."""
-        return states(self.parts)
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives every part its memory back."""
-        restore(self.parts, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether a part compares responses to one prompt."""
-        return any(is_group_level(part) for part in self.parts.values())
-
 
 @dataclass(frozen=True)
-class Not:
+class Not(_Property):
     """Log-probability that a property is not good: of a toxic response, say, that it is not toxic."""
 
     reward: Reward
 
     def __post_init__(self) -> None:
-        check_parts("not", {"reward": self.reward}, properties=True)
+        check_parts(self._kind, {"reward": self.reward}, properties=True)
 
     def judge(self, asking: Asking) -> Judged:
         """The log-probability, and its odds for the node above."""
         odds, watched = judgements(asking, {"reward": self.reward})
         return Judged(combinations.not_(odds[0]), -odds[0], watched)
-
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N], at most 0; the property is watched. Pure."""
-        return _streams("not", self.judge(Asking(batch)))
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; a property that learns does so."""
-        return _streams("not", self.judge(Asking(batch, rng)))
-
-    def state_dict(self) -> State:
-        """The memory of the property, where it has one."""
-        return states({"reward": self.reward})
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives the property its memory back."""
-        restore({"reward": self.reward}, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether the property compares responses to one prompt."""
-        return is_group_level(self.reward)
 
 
 def and_(*parts: Reward, **named: Reward) -> And:
@@ -298,7 +214,3 @@ def _name(part: Reward) -> str:
         return _name(part.reward)
     kind = _snake(type(part).__name__)
     return f"{kind}_of_{'_'.join(part.parts)}" if isinstance(part, And | Or) else kind
-
-
-def _streams(name: str, judged: Judged) -> dict[str, Stream]:
-    return {name: Stream(values=judged.value), **judged.watched}

@@ -18,24 +18,23 @@ from reckon.errors import InputError, RunError
 from reckon.rewards._combine_parts import (
     Asking,
     Missing,
+    Node,
     Said,
     check_missing,
     check_parts,
     check_reward,
     check_weights,
-    is_group_level,
     number,
     numbers,
     weight_vector,
     with_unknown,
 )
 from reckon.rewards._references import ReferenceStore, as_references, references_state, restore_references
-from reckon.rewards._tree import restore, states
-from reckon.types import Batch, Reward, Rng, State, Stream
+from reckon.types import Reward, State, Stream
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Node):
     """The weighted sum as one number: the baseline of every comparison, in which one reward can pay for another.
 
     `Sum` keeps its parts apart and lets the advantage add them; this one adds at once, to stand inside another node.
@@ -46,39 +45,18 @@ class Linear:
     missing: Missing = "unknown"  # or "left_out"
 
     def __post_init__(self) -> None:
-        check_parts("linear", self.parts)
-        check_weights("linear", self.parts, self.weights, least=-math.inf)
-        check_missing("linear", self.missing)
-
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N]; every part is watched. Pure."""
-        return self._said(Asking(batch)).streams("linear")
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; parts that learn do so."""
-        return self._said(Asking(batch, rng)).streams("linear")
-
-    def state_dict(self) -> State:
-        """The memory of the parts that have one, by name."""
-        return states(self.parts)
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives every part its memory back."""
-        restore(self.parts, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether a part compares responses to one prompt."""
-        return any(is_group_level(part) for part in self.parts.values())
+        check_parts(self._kind, self.parts)
+        check_weights(self._kind, self.parts, self.weights, least=-math.inf)
+        check_missing(self._kind, self.missing)
 
     def _said(self, asking: Asking) -> Said:
-        rewards, watched = numbers("linear", asking, self.parts)
+        rewards, watched = numbers(self._kind, asking, self.parts)
         total = combinations.linear(rewards, weight_vector(self.parts, self.weights, rewards))
         return Said(with_unknown(total, rewards, asking, self.missing), watched)
 
 
 @dataclass(frozen=True)
-class Min:
+class Min(Node):
     """The worst part. `temperature` above 0 softens it: -t log mean exp(-z / t), which nears the mean for a large t.
 
     Parts must be on one scale: center them, or take log-probabilities.
@@ -89,40 +67,19 @@ class Min:
     missing: Missing = "unknown"  # or "left_out"
 
     def __post_init__(self) -> None:
-        check_parts("min", self.parts)
-        check_missing("min", self.missing)
+        check_parts(self._kind, self.parts)
+        check_missing(self._kind, self.missing)
         if not 0 <= self.temperature < math.inf:
             raise InputError(f"min: `temperature` is {self.temperature}; it must be 0 or larger, and finite.")
 
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N]; every part is watched. Pure."""
-        return self._said(Asking(batch)).streams("min")
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; parts that learn do so."""
-        return self._said(Asking(batch, rng)).streams("min")
-
-    def state_dict(self) -> State:
-        """The memory of the parts that have one, by name."""
-        return states(self.parts)
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives every part its memory back."""
-        restore(self.parts, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether a part compares responses to one prompt."""
-        return any(is_group_level(part) for part in self.parts.values())
-
     def _said(self, asking: Asking) -> Said:
-        z, watched = numbers("min", asking, self.parts)
+        z, watched = numbers(self._kind, asking, self.parts)
         worst = combinations.softmin(z, self.temperature) if self.temperature else combinations.min_(z)
         return Said(with_unknown(worst, z, asking, self.missing), watched)
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(Node):
     """Several models of one property, taken pessimistically (Coste et al. 2024, arXiv:2310.02743).
 
     "min" takes the lowest (worst-case optimization), "uwo" the mean less `coef` times the variance.
@@ -134,79 +91,36 @@ class Ensemble:
     missing: Missing = "unknown"  # or "left_out"
 
     def __post_init__(self) -> None:
-        check_parts("ensemble", self.parts)
-        check_missing("ensemble", self.missing)
+        check_parts(self._kind, self.parts)
+        check_missing(self._kind, self.missing)
         if self.how not in ("min", "uwo"):
             raise InputError(f"ensemble: `how` is {self.how!r}; it must be min or uwo.")
         if not 0 <= self.coef < math.inf:
             raise InputError(f"ensemble: `coef` is {self.coef}; it must be 0 or larger, and finite.")
 
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N]; every model is watched. Pure."""
-        return self._said(Asking(batch)).streams("ensemble")
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; parts that learn do so."""
-        return self._said(Asking(batch, rng)).streams("ensemble")
-
-    def state_dict(self) -> State:
-        """The memory of the parts that have one, by name."""
-        return states(self.parts)
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives every part its memory back."""
-        restore(self.parts, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether a part compares responses to one prompt."""
-        return any(is_group_level(part) for part in self.parts.values())
-
     def _said(self, asking: Asking) -> Said:
-        rewards, watched = numbers("ensemble", asking, self.parts)
+        rewards, watched = numbers(self._kind, asking, self.parts)
         least = self.how == "min"
         value = combinations.ensemble_min(rewards) if least else combinations.ensemble_uwo(rewards, self.coef)
         return Said(with_unknown(value, rewards, asking, self.missing), watched)
 
 
 @dataclass(frozen=True)
-class Product:
-    """The product of probabilities: `And` without the logarithm, so that it fades where one part is near 0."""
+class Product(Node):
+    """The product of probabilities: `And` without the logarithm, so that it fades where one part is near 0.
+
+    Every part gives numbers from 0 to 1; another is a RunError.
+    """
 
     parts: Mapping[str, Reward]
     missing: Missing = "unknown"  # or "left_out"
 
     def __post_init__(self) -> None:
-        check_parts("product", self.parts)
-        check_missing("product", self.missing)
-
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N] in [0, 1]; every part is watched. Pure.
-
-        Raises:
-            RunError: a part gave a number outside [0, 1].
-        """
-        return self._said(Asking(batch)).streams("product")
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; parts that learn do so."""
-        return self._said(Asking(batch, rng)).streams("product")
-
-    def state_dict(self) -> State:
-        """The memory of the parts that have one, by name."""
-        return states(self.parts)
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives every part its memory back."""
-        restore(self.parts, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether a part compares responses to one prompt."""
-        return any(is_group_level(part) for part in self.parts.values())
+        check_parts(self._kind, self.parts)
+        check_missing(self._kind, self.missing)
 
     def _said(self, asking: Asking) -> Said:
-        probabilities, watched = numbers("product", asking, self.parts)
+        probabilities, watched = numbers(self._kind, asking, self.parts)
         outside = ((probabilities < 0) | (probabilities > 1)).nonzero()
         if len(outside):
             part, row = outside[0].tolist()
@@ -219,7 +133,7 @@ class Product:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class Clip(Node):
     """A reward held between two bounds."""
 
     reward: Reward
@@ -227,38 +141,17 @@ class Clip:
     high: float
 
     def __post_init__(self) -> None:
-        check_reward("clip", "reward", self.reward)
+        check_reward(self._kind, "reward", self.reward)
         if not -math.inf < self.low < self.high < math.inf:
             raise InputError(f"clip: `low` ({self.low}) must be below `high` ({self.high}), and both finite.")
 
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N]; the reward is watched. Pure."""
-        return self._said(Asking(batch)).streams("clip")
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; a reward that learns does so."""
-        return self._said(Asking(batch, rng)).streams("clip")
-
-    def state_dict(self) -> State:
-        """The memory of the reward, where it has one."""
-        return states({"reward": self.reward})
-
-    def load_state_dict(self, state: State) -> None:
-        """Gives the reward its memory back."""
-        restore({"reward": self.reward}, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether the reward compares responses to one prompt."""
-        return is_group_level(self.reward)
-
     def _said(self, asking: Asking) -> Said:
-        said = number("clip", asking, "reward", self.reward)
+        said = number(self._kind, asking, "reward", self.reward)
         return Said(combinations.clip(said.value, self.low, self.high), said.watched)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseSamples:
+class BaseSamples(Node):
     """How a response does against the base model's samples for its prompt, from 0 to 1.
 
     "sigmoid" is the mean chance of beating one of them, sigmoid(r - r_ref) (PAR, arXiv:2502.18770): few samples will
@@ -272,18 +165,10 @@ class BaseSamples:
     key: str = ""  # which of the store's rewards this is; may be left out where it has only one
 
     def __post_init__(self) -> None:
-        check_reward("base_samples", "reward", self.reward)
+        check_reward(self._kind, "reward", self.reward)
         if self.how not in ("sigmoid", "rank"):
             raise InputError(f"base_samples: `how` is {self.how!r}; it must be sigmoid or rank.")
-        object.__setattr__(self, "references", as_references("base_samples", self.references, self.key))
-
-    def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One stream [N] in [0, 1]; watched: the reward, and whether the prompt had no samples. Pure."""
-        return self._said(Asking(batch)).streams("base_samples")
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`, once a step; a reward that learns does so."""
-        return self._said(Asking(batch, rng)).streams("base_samples")
+        object.__setattr__(self, "references", as_references(self._kind, self.references, self.key))
 
     def state_dict(self) -> State:
         """The references, and the memory of the reward."""
@@ -291,15 +176,10 @@ class BaseSamples:
 
     def load_state_dict(self, state: State) -> None:
         """Takes the run's references back, whatever the file holds by now."""
-        restore_references("base_samples", self.reward, self.references, state)
-
-    @property
-    def group_level(self) -> bool:
-        """Whether the reward compares responses to one prompt."""
-        return is_group_level(self.reward)
+        restore_references(self._kind, self.reward, self.references, state)
 
     def _said(self, asking: Asking) -> Said:
-        said = number("base_samples", asking, "reward", self.reward)
+        said = number(self._kind, asking, "reward", self.reward)
         assert isinstance(self.references, ReferenceStore)
         stored, known = self.references.samples(self.key, asking.batch.rollouts.problems)
         group = asking.batch.seq.group

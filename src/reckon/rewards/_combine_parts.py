@@ -1,17 +1,17 @@
-"""What nodes that combine rewards have in common: asking their parts, naming what is watched, telling about groups."""
+"""What nodes that combine rewards have in common: asking their parts, naming what is watched, keeping memories."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias, cast, runtime_checkable
 
 import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
-from reckon.rewards._tree import assess, check_stream
-from reckon.types import Batch, Reward, Rng, Stream
+from reckon.rewards._tree import _snake, assess, check_stream, restore, states
+from reckon.types import Batch, Reward, Rng, State, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,11 @@ class Asking:
     batch: Batch
     rng: Rng | None = None  # None = score: nothing learns
 
+    @property
+    def assesses(self) -> bool:
+        """Whether whoever learns does so now."""
+        return self.rng is not None
+
     def streams(self, name: str, part: Reward) -> Mapping[str, Stream]:
         """What the part says, learning from numbers of its own where it learns."""
         return part.score(self.batch) if self.rng is None else assess(part, self.batch, self.rng.child(name))
@@ -41,10 +46,6 @@ class Said(NamedTuple):
 
     value: Tensor  # [N] float32, its own stream; NaN = does not apply
     watched: dict[str, Stream]  # every component under its path, train=False
-
-    def streams(self, name: str) -> dict[str, Stream]:
-        """The node's own stream and the watched ones."""
-        return {name: Stream(values=self.value), **self.watched}
 
 
 class Judged(NamedTuple):
@@ -66,6 +67,46 @@ class Property(Protocol):
     def judge(self, asking: Asking) -> Judged:
         """Log-odds of being good."""
         ...
+
+
+class Node:
+    """A reward made of the rewards among its fields, of which a node says only in `_said` what it makes of them.
+
+    The one base class of the house: fifteen nodes differ in nothing but that, their settings and their checks.
+    """
+
+    def score(self, batch: Batch) -> Mapping[str, Stream]:
+        """One stream [N] under the node's kind; every part is watched under its name. Pure."""
+        return self._streams(Asking(batch))
+
+    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
+        """As `score`, once a step; parts that learn do so."""
+        return self._streams(Asking(batch, rng))
+
+    def state_dict(self) -> State:
+        """The memory of the parts that have one, by name."""
+        return states(dict(inner_rewards(self)))
+
+    def load_state_dict(self, state: State) -> None:
+        """Gives every part its memory back."""
+        restore(dict(inner_rewards(self)), state)
+
+    @property
+    def group_level(self) -> bool:
+        """Whether it, or a part of it, compares responses to one prompt."""
+        return any(is_group_level(part) for _, part in inner_rewards(self))
+
+    @property
+    def _kind(self) -> str:
+        """What a recipe calls it: the name of its stream, and of the node in errors."""
+        return _snake(type(self).__name__)
+
+    def _streams(self, asking: Asking) -> dict[str, Stream]:
+        said = self._said(asking)
+        return {self._kind: Stream(values=said.value), **said.watched}
+
+    def _said(self, asking: Asking) -> Said:
+        raise NotImplementedError
 
 
 def path(name: str, key: str) -> str:
@@ -182,16 +223,16 @@ def check_missing(owner: str, missing: str) -> None:
 def is_group_level(reward: object) -> bool:
     """Whether the reward, or a part of it, compares responses to one prompt, so that it cannot judge one alone."""
     stated = getattr(reward, "group_level", None)
-    return any(is_group_level(part) for part in inner_rewards(reward)) if stated is None else bool(stated)
+    return any(is_group_level(part) for _, part in inner_rewards(reward)) if stated is None else bool(stated)
 
 
-def inner_rewards(reward: object) -> Iterator[Reward]:
-    """The rewards that a reward is made of, found among its fields."""
-    if not is_dataclass(reward) or isinstance(reward, type):
-        return
-    for one in fields(reward):
-        value = getattr(reward, one.name, None)
-        inside = list(value.values()) if isinstance(value, Mapping) else value
-        for part in inside if isinstance(inside, Sequence) else (value,):
-            if callable(getattr(part, "score", None)):
-                yield cast("Reward", part)
+def inner_rewards(reward: object) -> Iterator[tuple[str, Reward]]:
+    """The rewards that a reward is made of, found among its attributes, and what each is called there."""
+    for key, value in getattr(reward, "__dict__", {}).items():
+        entries = value.items() if isinstance(value, Mapping) else [(key, value)]
+        if isinstance(value, list | tuple):
+            entries = [(f"{key}/{i}", inner) for i, inner in enumerate(value)]
+        for name, inner in entries:
+            # A network may have a head called `score`.
+            if callable(getattr(inner, "score", None)) and not isinstance(inner, torch.nn.Module):
+                yield str(name), cast("Reward", inner)

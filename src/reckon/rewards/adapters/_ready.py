@@ -12,6 +12,7 @@ import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
+from reckon.rewards._combine_parts import inner_rewards
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._leaves import KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
@@ -101,7 +102,7 @@ def ready(
 
 def parts_of(reward: Reward, name: str = "") -> Iterator[tuple[str, Reward]]:
     """Every part of a tree of rewards and its path, parts inside parts too, the tree itself left out."""
-    for key, inner in _children(reward):
+    for key, inner in inner_rewards(reward):
         path = f"{name}/{key}" if name else key
         yield path, inner
         yield from parts_of(inner, path)
@@ -116,7 +117,7 @@ def linear(tree: Sum) -> list[tuple[str, Reward, float]]:
 
 def reads_prompt(part: Reward) -> bool:
     """Whether a part may read the prompt: parts of ours that do not are known, and so are functions that name it."""
-    if any(True for _ in _children(part)) or isinstance(part, _WITHOUT_PROMPT):
+    if any(True for _ in inner_rewards(part)) or isinstance(part, _WITHOUT_PROMPT):
         return False
     if isinstance(part, Function):
         return "prompts" in inspect.signature(part.function).parameters
@@ -224,21 +225,11 @@ def _metrics(streams: Mapping[str, Stream], batch: Batch) -> Metrics:
     return reward_metrics(flat, batch)
 
 
-def _children(part: object) -> Iterator[tuple[str, Reward]]:
-    for key, value in getattr(part, "__dict__", {}).items():
-        entries = value.items() if isinstance(value, Mapping) else [(key, value)]
-        if isinstance(value, list | tuple):
-            entries = [(f"{key}/{i}", inner) for i, inner in enumerate(value)]
-        for name, inner in entries:
-            if callable(getattr(inner, "score", None)) and not isinstance(inner, torch.nn.Module):
-                yield str(name), cast("Reward", inner)
-
-
 def _learns(part: Reward) -> bool:
     """Whether a part has statistics or weights of its own; one made of parts only passes their memories on."""
     if not callable(getattr(part, "assess", None)):
         return False
-    alone = not any(True for _ in _children(part))
+    alone = not any(True for _ in inner_rewards(part))
     # A z-score within groups keeps statistics too, and never reads them.
     return alone or ("statistics" in part.state_dict() and getattr(part, "over", "") != "group")  # type: ignore[attr-defined]
 
