@@ -12,11 +12,13 @@ import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
+from reckon.rewards._classifier import SequenceClassifier
 from reckon.rewards._combine_parts import inner_rewards
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._leaves import KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
+from reckon.rewards._reference_based import ReferenceBased
 from reckon.rewards._text import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
 from reckon.rewards._tree import Sum, as_reward, check_stream
 from reckon.rewards.adapters._batch import Given
@@ -41,9 +43,9 @@ _WITHOUT_PROMPT = (
     StrictLayout,
     ThinkFormat,
 )
-_ADAPTERS = "reckon.rewards.adapters."  # rewards made here carry the name of the function in them
-_ON_ANSWERS = ("Containment", "ReferenceBased")
-_OWN_TOKENS = ("ReferenceBased", "SequenceClassifier")  # these write a text and tokenize it themselves
+_ADAPTERS = f"{__package__}."  # rewards made here carry the name of the function in them
+_ON_ANSWERS = (Containment, ReferenceBased)
+_OWN_TOKENS = (ReferenceBased, SequenceClassifier)  # these write a text and tokenize it themselves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def check_given(tree: Reward, given: Given, answers: str, ids: str) -> None:
         InputError: a part reads reference answers, or stored references by problem, and there are none.
     """
     for name, part in parts_of(tree):
-        if given.answers is None and type(part).__name__ in _ON_ANSWERS:
+        if given.answers is None and isinstance(part, _ON_ANSWERS):
             raise InputError(f"{name!r} reads reference answers, and {given.library} handed over none. {answers}")
         stored = getattr(part, "references", None)
         if "id" not in given.columns and stored is not None and not isinstance(stored, int | float | bool):
@@ -235,7 +237,7 @@ def _learns(part: Reward) -> bool:
 
 
 def _check_tokenizer(name: str, part: Reward, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    if tokenizer is None or type(part).__name__ in _OWN_TOKENS:
+    if tokenizer is None or isinstance(part, _OWN_TOKENS):
         return
     for value in vars(part).values():
         own = getattr(value, "tokenizer", None) if callable(getattr(value, "outputs", None)) else None
