@@ -11,6 +11,7 @@ from reckon.models._store import BUILT_IN, cache_folder, fetch, listing, remove
 
 if TYPE_CHECKING:
     from reckon.models._reference import Reference
+    from reckon.models._text import pieces
     from reckon.models.language import LanguageModel, load_model
 
 __all__ = [
@@ -24,13 +25,13 @@ __all__ = [
     "fetch",
     "listing",
     "load_model",
+    "pieces",
     "remove",
 ]
+_LATE = {"LanguageModel": "language", "load_model": "language", "Reference": "_reference", "pieces": "_text"}
 
 
 def __getattr__(name: str) -> object:
-    if name in ("LanguageModel", "load_model"):
-        return getattr(import_module("reckon.models.language"), name)
-    if name == "Reference":
-        return getattr(import_module("reckon.models._reference"), name)
+    if name in _LATE:
+        return getattr(import_module(f"reckon.models.{_LATE[name]}"), name)
     raise AttributeError(f"module 'reckon.models' has no attribute {name!r}")

@@ -105,31 +105,22 @@ class LazyPieces(Sequence[str]):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> None:
         self._tokenizer, self._tokens = tokenizer, list(tokens)
-        self._found: list[str] | None = None
+        self._found: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         """The number of tokens."""
         return len(self._tokens)
 
-    def __getitem__(self, index: int | slice) -> str | list[str]:  # type: ignore[override]
+    def __getitem__(self, index: int | slice) -> str | tuple[str, ...]:  # type: ignore[override]
         """One piece, or several."""
         return self._all()[index]
 
-    def _all(self) -> list[str]:
+    def _all(self) -> tuple[str, ...]:
         if self._found is None:
-            self._found = []
-            # Each token is decoded after the few before it, for many tokenizers treat the first of a text apart; a
-            # character that is spread over tokens is added by the last of them.
-            start = done = 0
-            for i in range(1, len(self._tokens) + 1):
-                before, now = self._text(start, done), self._text(start, i)
-                whole = not now.endswith("\ufffd") or i == len(self._tokens)
-                self._found.append(now[len(before) :] if whole else "")
-                start, done = (done, i) if whole else (start, done)
-        return self._found
+            from reckon.models import pieces
 
-    def _text(self, start: int, stop: int) -> str:
-        return str(self._tokenizer.decode(self._tokens[start:stop], skip_special_tokens=True))
+            self._found = pieces(self._tokenizer, self._tokens)
+        return self._found
 
 
 def _checked_length(given: Given) -> int:
