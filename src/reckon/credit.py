@@ -1,21 +1,23 @@
 """How much of what a response earned each of its tokens is credited with: streams in, `Credit` out.
 
-Every estimator here takes a response's total reward to find its baseline and credits each token with what the response
+Most estimators here take a response's total reward to find its baseline and credit each token with what the response
 earns from that token on, less the baseline. They differ in the baseline alone, and that is in `reckon.advantages`.
+`GAE` asks a critic instead, at every token.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from reckon import advantages
 from reckon.errors import InputError
-from reckon.types import Batch, Credit, Kind, Metrics, State, Stream
+from reckon.types import Batch, Credit, Kind, Metrics, Objective, Policy, Rng, State, Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,11 +108,86 @@ class RunningMean:
         self._total, self._weight = total, weight
 
 
+@dataclass(kw_only=True)
+class GAE:
+    """Credits what came out better than a critic expected, from the token on (GAE; arXiv:1506.02438).
+
+    A response's own reward is earned by its last token. Without `learn` the critic is taught elsewhere: as the policy's
+    own value head, by a `ValueLoss` among its objectives; or not at all. With it the critic is a model of its own. It
+    learns from each batch as soon as that batch's advantages are made, in the epochs and mini-batches that its
+    optimizer is set to, and is saved with the run. The order of its mini-batches is the same in every run.
+    """
+
+    critic: Policy  # injected; its value head is read
+    gamma: float = 1.0
+    lam: float = 0.95
+    whiten: bool = False  # advantages to mean 0 and variance 1 over the batch, before advantage streams are added
+    whiten_rewards: bool = False  # rewards of tokens to variance 1 over the batch, their mean left as it is
+    learn: Objective | None = None  # what a critic of its own minimizes: `ValueLoss(coef=1.0)`
+    warmup: int = 0  # steps, from the run's first, in which only the critic learns
+
+    def __post_init__(self) -> None:
+        for name in ("gamma", "lam"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"gae: {name} is {getattr(self, name)}; it must be at least 0 and at most 1")
+        if self.warmup < 0 or (self.warmup and self.learn is None):
+            raise InputError(
+                f"gae: warmup is {self.warmup}; it must be at least 0, and 0 without `learn`: a critic that shares the "
+                "policy's weights cannot learn while they stay"
+            )
+        self._metrics: Metrics = {}
+
+    def __call__(self, batch: Batch, streams: Mapping[str, Stream]) -> Credit:
+        """Credit for every token of the batch, with returns and values; then the critic learns from it, if it is to."""
+        earned = earnings(batch, streams)
+        known = ~earned.totals.isnan()[:, None]
+        counts = batch.seq.mask & known
+        rewards = advantages.whiten(earned.rewards, counts, shift=False) if self.whiten_rewards else earned.rewards
+        values = _values_of(self.critic, batch).to(counts.device)
+        estimates, returns = advantages.gae(rewards, values, counts, gamma=self.gamma, lam=self.lam)
+        if self.whiten:
+            estimates = advantages.whiten(estimates, counts)
+        credit = spread(batch, streams, torch.where(known, estimates, torch.nan))
+        credit = replace(credit, returns=returns, values=torch.where(counts, values, 0.0))
+        explained = advantages.explained_variance(values, returns, credit.mask).item()
+        self._metrics = {} if math.isnan(explained) else {"critic/explained_variance": explained}
+        if self.learn is not None:
+            found = self.critic.update(self.learn, batch, credit, Rng(("critic", batch.step)))
+            self._metrics |= {f"critic/{name.rpartition('/')[2]}": value for name, value in found.items()}
+        if batch.step < self.warmup:
+            nothing = torch.zeros_like(credit.mask)
+            return replace(credit, mask=nothing, advantages=torch.zeros_like(credit.advantages))
+        return credit
+
+    def metrics(self) -> Metrics:
+        """What part of the returns' variance the critic foresaw, and how it learned if it did, as "critic/..."."""
+        return dict(self._metrics)
+
+    def state_dict(self) -> State:
+        """The critic, if it is one of its own."""
+        return {} if self.learn is None else {"critic": self.critic.state_dict()}
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes up where `state_dict` left off."""
+        if ("critic" in state) != (self.learn is not None):
+            raise InputError("gae: the saved state is of a run whose critic was not where this one's is")
+        if self.learn is not None:
+            self.critic.load_state_dict(cast("State", state["critic"]))
+
+
+def _values_of(critic: Policy, batch: Batch) -> Tensor:
+    values = critic.outputs(batch.seq, ("values",)).values
+    if values is None:
+        raise InputError("gae: its critic gives no values. Take a model with a value head.")
+    return values
+
+
 class Earnings(NamedTuple):
     """What responses and tokens earned, summed over the reward streams that train."""
 
     totals: Tensor  # [N] float32, NaN = unknown
     returns: Tensor  # [N, T] float32: the rewards of the response, and those of this token and the ones after it
+    rewards: Tensor  # [N, T] float32: the reward of the token and, at the last one, that of the response
 
 
 def earnings(batch: Batch, streams: Mapping[str, Stream]) -> Earnings:
@@ -141,7 +218,14 @@ def earnings(batch: Batch, streams: Mapping[str, Stream]) -> Earnings:
             tokens = tokens + values.nan_to_num(nan=0.0)
     totals = advantages.sum_known(torch.stack(rows[1:] or rows), batch.seq.group)
     returns = responses[:, None] + advantages.returns_to_go(tokens, mask)
-    return Earnings(totals, torch.where(totals.isnan()[:, None], torch.nan, returns))
+    after = mask.flip(1).cumsum(dim=1).flip(1)  # sampled tokens from this one on
+    at_the_end = torch.where(mask & (after == 1), responses[:, None], 0.0)
+    unknown = totals.isnan()[:, None]
+    return Earnings(
+        totals,
+        returns=torch.where(unknown, torch.nan, returns),
+        rewards=torch.where(unknown, torch.nan, tokens + at_the_end),
+    )
 
 
 def spread(batch: Batch, streams: Mapping[str, Stream], credited: Tensor) -> Credit:
