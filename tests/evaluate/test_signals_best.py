@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reckon.errors import InputError
-from reckon.evaluate import best_of_n, pass_at_k, vote_of_n
+from reckon.evaluate import best_of_n, pass_at_k, vote_of_n, vote_of_subsets
 from reckon.evaluate._signals_best import sizes
 from reckon.types import Rng
 
@@ -90,6 +90,14 @@ def test_majority_of_three_by_hand():
     assert vote_of_n(answers, right, 2, RNG) == pytest.approx((1 + 0.5 + 0.5) / 3)
     assert vote_of_n(answers, right, 1, RNG) == pytest.approx(2 / 3)
     assert vote_of_n([None, None], np.array([0.0, 0.0]), 2, RNG) == 0
+
+
+def test_given_subsets_and_weights_by_hand():
+    """Of {a, b} and {b, c}: weights 1, 2, 2 let b win, then tie b and c, of which c is right: (0 + 1/2) / 2."""
+    answers, right, subsets = ["a", "b", "c"], np.array([1.0, 0.0, 1.0]), np.array([[0, 1], [1, 2]])
+    assert vote_of_subsets(answers, right, subsets, np.array([1.0, 2.0, 2.0])) == 0.25
+    # Alone with a weight of 0, a still wins: b and c, which nobody here gave, do not tie with it.
+    assert vote_of_subsets(answers, right, np.array([[0]]), np.zeros(3)) == 1
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=7), st.data())

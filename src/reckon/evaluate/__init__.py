@@ -15,7 +15,7 @@ from reckon.evaluate._compare import Comparison, compare
 from reckon.evaluate._evaluate import Answers, Evaluation, evaluate
 from reckon.evaluate._probe import PROBES, ProbeResult, probe, probe_texts
 from reckon.evaluate._signals import VERDICT, Disagreement, SignalBench, SignalReport, StepReport, signal_bench
-from reckon.evaluate._signals_best import best_of_n, vote_of_n
+from reckon.evaluate._signals_best import best_of_n, vote_of_n, vote_of_subsets
 from reckon.evaluate._signals_bootstrap import Estimate, bootstrap
 from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs, spearman
 from reckon.evaluate._signals_remarks import WORDS, Remark, Trust
@@ -88,5 +88,6 @@ __all__ = [
     "summarize",
     "t_quantile",
     "vote_of_n",
+    "vote_of_subsets",
     "wilson",
 ]

@@ -61,19 +61,38 @@ def vote_of_n(answers: Sequence[Hashable | None], right: np.ndarray, k: int, rng
     n = len(answers)
     if not 1 <= k <= n:
         raise InputError(f"vote_of_n: k = {k} cannot be estimated from n = {n} samples; draw at least k of them.")
-    names = list(dict.fromkeys(answer for answer in answers if answer is not None))
-    if not names:
-        return 0.0
-    votes = np.array([[answer == name for name in names] for answer in answers], dtype=np.float64)  # [n, A]
-    share = (right @ votes) / votes.sum(axis=0)
     if math.comb(n, k) <= SUBSETS:
         subsets = np.array(list(itertools.combinations(range(n), k)))
     else:
         subsets = np.argsort(rng.numpy().random((SUBSETS, n)), axis=1)[:, :k]
-    counts = votes[subsets].sum(axis=1)  # [S, A]
-    most = counts.max(axis=1, keepdims=True)
-    winners = (counts == most) & (most > 0)
-    return float(((winners @ share) / np.maximum(winners.sum(axis=1), 1)).mean())
+    # Where only numbers of votes decide, this is the mean over subsets too, with less noise.
+    shares = {name: right[[answer == name for answer in answers]].mean() for name in dict.fromkeys(answers)}
+    return vote_of_subsets(answers, np.array([shares[answer] for answer in answers]), subsets)
+
+
+def vote_of_subsets(
+    answers: Sequence[Hashable | None], right: np.ndarray, subsets: np.ndarray, weights: np.ndarray | None = None
+) -> float:
+    """How right the vote's winner is, averaged over given subsets of the n samples; answers that tie share alike.
+
+    Args:
+        answers: n answers; None votes for nothing. Where nobody votes, the vote is wrong.
+        right: [n] float64, all known; an answer is as right as the subset's samples of it are on average.
+        subsets: [S, k] int64, places of samples.
+        weights: [n] float64, at least 0, what a sample's vote counts; None = all 1.
+    """
+    names = list(dict.fromkeys(answer for answer in answers if answer is not None))
+    if not names:
+        return 0.0
+    given = np.array([[answer == name for name in names] for answer in answers], dtype=np.float64)  # [n, A]
+    chosen = np.zeros((len(subsets), len(answers)))  # [S, n]
+    np.put_along_axis(chosen, subsets, 1.0, axis=1)
+    count = chosen @ given  # [S, A]
+    total = count if weights is None else chosen @ (weights[:, None] * given)
+    total = np.where(count > 0, total, -np.inf)  # who has no vote does not tie with votes of no weight
+    winners = (count > 0) & np.isclose(total, total.max(axis=1, keepdims=True), rtol=1e-9, atol=0)
+    share = chosen @ (right[:, None] * given) / np.maximum(count, 1)
+    return float(((winners * share).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)).mean())
 
 
 def sizes(counts: Sequence[int], enough: float = 0.8) -> list[int]:

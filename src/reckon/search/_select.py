@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reckon import evaluate
 from reckon.errors import InputError
 from reckon.types import Rng
 
@@ -34,9 +35,9 @@ def best_of_n(scores: ArrayLike) -> int:
 def expected_best_of_n(scores: ArrayLike, right: ArrayLike, n: int) -> float:
     """How often the best-scored of n responses is right, over all n-subsets of the M that were drawn.
 
-    The unbiased estimate for n independent responses, exact and without drawing subsets: sorted by score, response r
-    (counted from 0) is the best of C(M - 1 - r, n - 1) of the C(M, n) subsets. With `right` as the score it is pass@n
-    (Chen et al. 2021, arXiv:2107.03374, eq. 1), and with n = 1 the mean of `right`, whatever the scores.
+    The unbiased estimate for n independent responses, exact and without drawing subsets (`reckon.evaluate.best_of_n`).
+    With `right` as the score it is pass@n (Chen et al. 2021, arXiv:2107.03374, eq. 1), and with n = 1 the mean of
+    `right`, whatever the scores.
 
     Which of several equal scores comes first is chance: they share alike. NaN (unknown) is the lowest score.
 
@@ -55,16 +56,7 @@ def expected_best_of_n(scores: ArrayLike, right: ArrayLike, n: int) -> float:
     m = len(values)
     if len(truth) != m or not 1 <= n <= m:
         raise InputError(f"best of N: n = {n} of {m} scores and {len(truth)} outcomes; give 1 <= n <= as many of both.")
-    order = np.argsort(-values, kind="stable")
-    _, first, size = np.unique(-values[order], return_index=True, return_counts=True)
-    shared = np.add.reduceat(truth[order], first) / size
-    subsets = math.comb(m, n)
-    # Subsets whose best is among these ties: all that avoid what ranks higher, less those that avoid the ties too.
-    weight = [
-        (math.comb(m - start, n) - math.comb(m - start - count, n)) / subsets
-        for start, count in zip(first.tolist(), size.tolist(), strict=True)
-    ]
-    return float(np.dot(weight, shared))
+    return evaluate.best_of_n(values, truth, n)
 
 
 def vote_weights(scores: ArrayLike, scale: float | None) -> Floats:
@@ -143,36 +135,16 @@ def expected_vote(
     m = len(answers)
     if len(truth) != m or not 1 <= n <= m:
         raise InputError(f"vote: n = {n} of {m} answers and {len(truth)} outcomes; give 1 <= n <= as many of both.")
-    heavy = np.ones(m) if weights is None else np.asarray(weights, dtype=np.float64)
-    total = count = 0.0
-    for subset in _subsets(m, n, draws, rng):
-        given = [answers[i] for i in subset]
-        total += _vote_right(given, heavy[subset], truth[subset])
-        count += 1
-    return total / count
+    heavy = None if weights is None else np.asarray(weights, dtype=np.float64)
+    return evaluate.vote_of_subsets(answers, truth, _subsets(m, n, draws, rng), heavy)
 
 
-def _vote_right(answers: Sequence[str | None], weights: Floats, right: Floats) -> float:
-    """How right the vote's winner is on average over the responses that gave it; answers that tie share alike."""
-    totals: dict[str, float] = {}
-    for answer, weight in zip(answers, weights.tolist(), strict=True):
-        if answer is not None:
-            totals[answer] = totals.get(answer, 0.0) + weight
-    if not totals:
-        return 0.0
-    most = max(totals.values())
-    winners = [answer for answer, total in totals.items() if math.isclose(total, most, rel_tol=1e-9)]
-    return float(np.mean([np.mean([r for a, r in zip(answers, right, strict=True) if a == w]) for w in winners]))
-
-
-def _subsets(m: int, n: int, draws: int, rng: Rng) -> Iterator[list[int]]:
-    """Subsets of n among m places, each ascending."""
+def _subsets(m: int, n: int, draws: int, rng: Rng) -> NDArray[np.int64]:
+    """[S, n]: subsets of n among m places."""
     if math.comb(m, n) <= draws:
-        yield from map(list, itertools.combinations(range(m), n))
-        return
+        return np.array(list(itertools.combinations(range(m), n)))
     random = rng.numpy()
-    for _ in range(draws):
-        yield np.sort(random.permutation(m)[:n]).tolist()
+    return np.stack([random.permutation(m)[:n] for _ in range(draws)])
 
 
 def _ranked(scores: ArrayLike) -> Floats:
