@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from reckon.errors import InputError
 from reckon.fit._rows import Example, Paired, Prefix, Stepwise, Unpaired
-from reckon.tasks import Row
+from reckon.tasks import Row, to_chat
 from reckon.types import Chat, Problem
 
-_ROLES = ("system", "user", "assistant")
 _WORDS = {"true": 1.0, "false": 0.0, "right": 1.0, "wrong": 0.0, "+": 1.0, "-": 0.0}
 
 
@@ -121,11 +120,11 @@ def prefix(row: Row, separator: str) -> list[Example]:
 def _problem(row: Row, prompt: str | Chat | None = None) -> Problem:
     """The row's problem; `prompt` where it was found elsewhere than in the column of this name."""
     if prompt is None and isinstance(row.values.get("messages"), str):  # a conversation in a table of prefixes
-        prompt = _chat(row, "messages", _parsed(row, "messages"))
+        prompt = to_chat(row, "messages", _parsed(row, "messages"))
     if prompt is None:
         _first(row, ("prompt",))
         value = row.values["prompt"]
-        prompt = value if isinstance(value, str) else _chat(row, "prompt", value)
+        prompt = value if isinstance(value, str) else to_chat(row, "prompt", value)
     if not prompt:
         raise InputError(f"{row.place}: `prompt` is empty. Write a prompt, or drop the row.")
     answer = row.values.get("answer", row.values.get("reference"))
@@ -137,24 +136,9 @@ def _problem(row: Row, prompt: str | Chat | None = None) -> Problem:
     )
 
 
-def _chat(row: Row, name: str, value: object) -> Chat:
-    if not isinstance(value, list | tuple):
-        raise InputError(f"{row.place}: `{name}` must be text or a list of messages, not {type(value).__name__}.")
-    turns: list[Mapping[str, str]] = []
-    for turn in value:
-        role, content = (turn.get("role"), turn.get("content")) if isinstance(turn, Mapping) else (None, None)
-        if role not in _ROLES or not isinstance(content, str):
-            raise InputError(
-                f"{row.place}: each message of `{name}` must be an object with `role` ({', '.join(_ROLES)}) and "
-                "`content` (text)."
-            )
-        turns.append({"role": role, "content": content})
-    return tuple(turns)
-
-
 def _last_turn(row: Row, name: str) -> tuple[Chat, str]:
     """A conversation as what came before and what the assistant said last."""
-    turns = _chat(row, name, row.values[name])
+    turns = to_chat(row, name, row.values[name])
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         raise InputError(
             f"{row.place}: `{name}` must be a conversation that ends with the assistant's turn, since there is no "
@@ -167,7 +151,7 @@ def _response(row: Row, name: str) -> str:
     """A response as text: a cell of text, or the one message of an assistant."""
     value = row.values[name]
     if isinstance(value, list | tuple):
-        turns = _chat(row, name, value)
+        turns = to_chat(row, name, value)
         if len(turns) != 1 or turns[0]["role"] != "assistant":
             raise InputError(
                 f"{row.place}: `{name}` must be text or one message of the assistant, not {len(turns)} messages. "

@@ -12,7 +12,7 @@ from reckon.tasks._killable import CrashedError, Killable, TimedOutError
 from reckon.tasks._math import Math
 from reckon.tasks._mixture import Mixture
 from reckon.tasks._numbers import numbers
-from reckon.tasks._rows import Row, prompt_key, read_rows
+from reckon.tasks._rows import Row, prompt_key, read_rows, to_chat
 from reckon.tasks._rules import Rules
 from reckon.tasks._splits import split_of
 from reckon.tasks._sums import ChainArithmetic, Largest, RunningSums
@@ -67,4 +67,5 @@ __all__ = [
     "prompt_key",
     "read_rows",
     "split_of",
+    "to_chat",
 ]

@@ -136,8 +136,20 @@ def _prompt(row: Row, name: str) -> str | Chat:
             f"{row.place}: `{name}` is missing (columns: {have}). Give every row a prompt, or name the column that "
             "holds it with the setting `prompt`."
         )
-    if isinstance(value, str):
-        return value
+    return value if isinstance(value, str) else to_chat(row, name, value)
+
+
+def to_chat(row: Row, name: str, value: object) -> Chat:
+    """A list of messages, each with a known role and its text.
+
+    Args:
+        row: where it stands, for messages.
+        name: and in which column.
+        value: the cell, or a part of it.
+
+    Raises:
+        InputError: it is anything else.
+    """
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{row.place}: `{name}` must be text or a list of messages, not {type(value).__name__}.")
     return tuple(_message(row, name, message) for message in value)
