@@ -97,7 +97,7 @@ def test_this_trl_gives_the_committed_numbers(tmp_path):
     pytest.importorskip("trl", reason="TRL is not installed (extra `oracles`)")
     made = tmp_path / "preferences.json"
     subprocess.run(
-        [sys.executable, ROOT / "scripts/make_preference_oracles.py", made],
+        [sys.executable, ROOT / "scripts/make_trl_oracles.py", made],
         check=True,
         timeout=280,
         capture_output=True,
