@@ -11,8 +11,12 @@ doing.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 from torch import Tensor
+
+Form: TypeAlias = Literal["paper", "code"]  # of PRIME's leave-one-out
 
 
 def group_normalized(
@@ -236,6 +240,143 @@ def sum_known(rewards: Tensor, group: Tensor) -> Tensor:
     return torch.where(known, total, torch.nan)
 
 
+def token_leave_one_out(
+    rewards: Tensor, group: Tensor, mask: Tensor, *, gamma: float = 1.0, form: Form = "paper"
+) -> Tensor:
+    """Rewards of tokens against the siblings' mean reward of a token, summed from each token on (PRIME's RLOO).
+
+    Cui et al. 2025, arXiv:2502.01456, eq. 5. With m_i the mean of response i over its own tokens and n responses,
+    "paper" sums gamma^(u - t) (s_iu - sum over j != i of m_j / (n - 1)) over u >= t, and "code", as both released
+    implementations have it, gamma^(u - t) (n s_iu - sum over all j of m_j) / (n - 1). They differ by (s_iu - m_i) /
+    (n - 1) at each token, which sums to 0 over a response: without discount they agree at the first token. (The paper's
+    printed eq. 5 has the siblings' totals instead of their means, which would charge a whole response at every token.)
+    A baseline that is not 0 is charged once for every token, so that long responses collect it more often.
+
+    Args:
+        rewards: [N, T] float, one for each token; NaN = none. A token without one is as if it were not there.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+        mask: [N, T] bool, True where the token counts.
+        gamma: discount, in [0, 1].
+        form: see above.
+
+    Returns:
+        [N, T], also where `mask` is False: what is earned from that position on. NaN for a response none of whose
+        tokens has a reward, 0 for one without a sibling that has.
+    """
+    given = mask & ~rewards.isnan()
+    mean = token_means(rewards, mask)
+    known, distance, low, count = _within_groups(mean, group)
+    others = (count - 1).clamp(min=1)
+    if form == "paper":
+        centered = rewards - (low + (_group_sum(distance, group) - distance) / others)[:, None]
+    else:
+        centered = (rewards - (low + _group_sum(distance, group) / count)[:, None]) * (count / others)[:, None]
+    return _from_each_token(centered, given, gamma, known, alone=count < 2)
+
+
+def token_group_normalized(
+    rewards: Tensor, group: Tensor, mask: Tensor, *, gamma: float = 1.0, std: bool = True, eps: float = 1e-6
+) -> Tensor:
+    """Rewards of tokens against the group's mean reward of a token, summed from each token on (PRIME with GRPO).
+
+    Cui et al. 2025, arXiv:2502.01456: gamma^(u - t) (s_iu - mean of the m_j) / std of the m_j, summed over
+    u >= t, m_j being the mean over response j's own tokens. That deviation is tiny beside the tokens' own, so that it
+    blows them up; `std=False` leaves it out.
+
+    Args:
+        rewards: [N, T] float, one for each token; NaN = none.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+        mask: [N, T] bool, True where the token counts.
+        gamma: discount, in [0, 1].
+        std: divide by the deviation of the group's means (n - 1).
+        eps: added to it, at least 0.
+
+    Returns:
+        [N, T] as `token_leave_one_out`; with `std` 0 in a group whose means are all equal.
+    """
+    given = mask & ~rewards.isnan()
+    known, distance, low, count = _within_groups(token_means(rewards, mask), group)
+    mean = _group_sum(distance, group) / count
+    centered, alone = rewards - (low + mean)[:, None], count < 2
+    if std:
+        squares = _group_sum(torch.where(known, (distance - mean).square(), 0.0), group)
+        deviation = (squares / (count - 1).clamp(min=1)).sqrt()
+        alone = alone | (deviation == 0)
+        centered = centered / torch.where(alone, 1.0, deviation + eps)[:, None]
+    return _from_each_token(centered, given, gamma, known, alone=alone)
+
+
+def token_means(rewards: Tensor, mask: Tensor) -> Tensor:
+    """A response's mean reward of a token, over the tokens that have one.
+
+    Args:
+        rewards: [N, T] float; NaN = none.
+        mask: [N, T] bool, True where the token counts.
+
+    Returns:
+        [N]; NaN where no token that counts has a reward.
+    """
+    return sum_tokens(rewards, mask) / (mask & ~rewards.isnan()).sum(dim=1)
+
+
+def earned_before(rewards: Tensor, mask: Tensor) -> Tensor:
+    """What the tokens before each one have earned: a value of the prefix, where rewards are differences of values.
+
+    Args:
+        rewards: [N, T] float; NaN = none.
+        mask: [N, T] bool, True where the token counts.
+
+    Returns:
+        [N, T], 0 at the first token; NaN for a response none of whose tokens has a reward.
+    """
+    given = mask & ~rewards.isnan()
+    earned = torch.where(given, rewards, 0.0)
+    before = earned.cumsum(dim=1).roll(1, dims=1)
+    before[:, :1] = 0.0
+    return torch.where(given.any(dim=1, keepdim=True), before, torch.nan)
+
+
+def unit_returns(rewards: Tensor, mask: Tensor, *, eps: float = 1e-6) -> Tensor:
+    """Rewards divided by the largest return there is: max over responses and tokens of |r_t + r_{t+1} + ...| + eps.
+
+    The released code of Cui et al. 2025, arXiv:2502.01456 ("batch_norm"); of the whole batch, where theirs is of each
+    device's share. Rewards of any scale come out with a largest return of 1, those of a model that has learned nothing
+    and differs by noise too: `eps` is all that stands against it.
+
+    Args:
+        rewards: [N, T] float, not NaN where `mask` is True.
+        mask: [N, T] bool, True where the token counts.
+        eps: added to the largest return, above 0.
+
+    Returns:
+        [N, T], 0 where `mask` is False; 0 throughout where all rewards are.
+    """
+    returns = returns_to_go(rewards, mask)
+    largest = torch.where(mask, returns.abs(), 0.0).amax() if mask.any() else returns.new_zeros(())
+    return torch.where(mask, rewards, 0.0) / (largest + eps)
+
+
+def smoothed(rewards: Tensor, mask: Tensor, lam: float, outcome: Tensor | None = None) -> Tensor:
+    """Each token's reward joined by those after it: the sum of lam^k r_{t+k} (the port of PRIME in verl-recipe).
+
+    Args:
+        rewards: [N, T] float, not NaN where `mask` is True.
+        mask: [N, T] bool, True where the token counts.
+        lam: in [0, 1]; 0 changes nothing.
+        outcome: [N] float: first puts outcome - (the other tokens' rewards) in the place of the last token's, so that a
+            response's rewards add up to its outcome. NaN, or None, leaves the last token's as it is.
+
+    Returns:
+        [N, T], 0 where `mask` is False.
+    """
+    rewards = torch.where(mask, rewards, 0.0)
+    if outcome is not None:
+        last = mask & (mask.flip(1).long().cumsum(dim=1).flip(1) == 1)
+        rest = outcome - torch.where(last, 0.0, rewards).sum(dim=1)
+        rewards = torch.where(last & ~outcome.isnan()[:, None], rest[:, None].to(rewards.dtype), rewards)
+    return torch.where(mask, returns_to_go(rewards, mask, lam), 0.0)
+
+
 def _from_mean(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Distances from the mean of what counts, 0 elsewhere, and the mean; exact where all are equal."""
     low = torch.where(mask, values, torch.inf).amin()
@@ -271,6 +412,12 @@ def _above(returns: Tensor, center: Tensor, scale: Tensor, known: Tensor) -> Ten
     if returns.ndim == 2:
         center, scale, known = center[:, None], scale[:, None], known[:, None]
     return torch.where(known, (returns - center) / scale, torch.nan)
+
+
+def _from_each_token(centered: Tensor, given: Tensor, gamma: float, known: Tensor, *, alone: Tensor) -> Tensor:
+    """Sums from each token on; 0 for rows with nothing to be compared with, NaN for unknown ones."""
+    returns = returns_to_go(torch.where(alone[:, None], 0.0, centered), given, gamma)
+    return torch.where(known[:, None], returns, torch.nan)
 
 
 def _check_same_shape(like: Tensor, **tensors: Tensor) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import NamedTuple, cast
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -108,6 +108,108 @@ class RunningMean:
         self._total, self._weight = total, weight
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streamwise:
+    """Credits each reward stream by itself and adds the results up (PRIME, arXiv:2502.01456).
+
+    The other estimators add rewards first. Here an outcome is compared with outcomes and a token's reward with rewards
+    of tokens, so that a dense reward has a baseline at every token, and a weight and a discount of its own.
+
+    "rloo": against the siblings; for tokens in the paper's form or that of its code (`advantages.token_leave_one_out`).
+    "grpo": against the group's mean, over its deviation with `std` (responses) and `token_std` (tokens). "reinforce":
+    no baseline. "value": tokens' rewards are no rewards but differences of a value, and what the tokens before have
+    earned is the baseline.
+
+    A stream of weight 0 is as if it were not there. Weights multiply after normalization; those of `Sum`, before it,
+    have no say where a deviation is divided by.
+    """
+
+    estimator: Literal["rloo", "grpo", "reinforce", "value"] = "rloo"
+    form: advantages.Form = "paper"
+    weights: Mapping[str, float] = field(default_factory=dict)  # by stream; 1 where none is given
+    gammas: Mapping[str, float] = field(default_factory=dict)  # discounts, by stream of tokens; 1 where none is given
+    std: bool = True
+    token_std: bool = False
+    eps: float = 1e-6  # added to both deviations
+    whiten: bool = False  # to mean 0 and variance 1 over the batch's tokens, before advantage streams are added
+
+    def __post_init__(self) -> None:
+        if self.estimator not in ("rloo", "grpo", "reinforce", "value"):
+            raise InputError(
+                f"streamwise: estimator is {self.estimator!r}; it must be 'rloo', 'grpo', 'reinforce' or 'value'"
+            )
+        if self.form not in ("paper", "code"):
+            raise InputError(f"streamwise: form is {self.form!r}; it must be 'paper' or 'code'")
+        if not 0 <= self.eps < math.inf:
+            raise InputError(f"streamwise: eps is {self.eps}; it must be at least 0 and finite")
+        for name, default, of in (
+            ("form", "paper", "rloo"),
+            ("std", True, "grpo"),
+            ("token_std", False, "grpo"),
+            ("eps", 1e-6, "grpo"),
+        ):
+            if getattr(self, name) != default and self.estimator != of:
+                raise InputError(f"streamwise: {name} is read by estimator={of!r} alone. Leave it out.")
+        for name, weight in self.weights.items():
+            if not math.isfinite(weight):
+                raise InputError(f"streamwise: the weight of {name!r} is {weight}; it must be finite")
+        for name, gamma in self.gammas.items():
+            if not 0 <= gamma <= 1 or self.estimator == "value":
+                raise InputError(
+                    f"streamwise: the gamma of {name!r} is {gamma}; it must lie between 0 and 1, and a value has none"
+                )
+
+    def __call__(self, batch: Batch, streams: Mapping[str, Stream]) -> Credit:
+        """Credit for every token of the batch."""
+        rewards = self._weighing(batch, streams)
+        mask, group = batch.seq.mask, batch.seq.group
+        totals = [x if x.ndim == 1 else advantages.sum_tokens(x, mask) for x in rewards.values()]
+        unknown = advantages.sum_known(torch.stack(totals), group).isnan()[:, None]
+        credited = torch.zeros(mask.shape, device=mask.device)
+        for name, values in rewards.items():
+            if values.ndim == 1:
+                part = self._of_responses(torch.where(unknown[:, 0], torch.nan, values), group)[:, None]
+            else:
+                part = self._of_tokens(name, torch.where(unknown, torch.nan, values), batch)
+            credited = credited + self.weights.get(name, 1.0) * part.nan_to_num(nan=0.0)
+        if self.whiten:
+            credited = advantages.whiten(credited, mask & ~unknown, eps=1e-8)
+        return spread(batch, streams, torch.where(unknown, torch.nan, credited))
+
+    def _weighing(self, batch: Batch, streams: Mapping[str, Stream]) -> dict[str, Tensor]:
+        """The reward streams that train and have a weight."""
+        for key, names in (("weights", self.weights), ("gammas", self.gammas)):
+            for name in names:
+                if name not in streams:
+                    raise InputError(f"streamwise: {key} names {name!r}, which is no stream; there are {list(streams)}")
+        rewards = {name: x for name, x in _select(batch, streams, "reward").items() if self.weights.get(name, 1) != 0}
+        for name, values in rewards.items():
+            if values.ndim == 1 and self.gammas.get(name, 1.0) != 1:
+                raise InputError(
+                    f"streamwise: {name!r} is one number for a response, which is not discounted. Leave its gamma out."
+                )
+        if not rewards:
+            raise InputError("streamwise: no reward stream trains with a weight other than 0, so nothing is to learn.")
+        return rewards
+
+    def _of_responses(self, values: Tensor, group: Tensor) -> Tensor:
+        if self.estimator == "rloo":
+            return advantages.leave_one_out(values, group)
+        if self.estimator == "grpo":
+            return advantages.group_normalized(values, group, std=self.std, eps=self.eps)
+        return values
+
+    def _of_tokens(self, name: str, values: Tensor, batch: Batch) -> Tensor:
+        mask, group, gamma = batch.seq.mask, batch.seq.group, self.gammas.get(name, 1.0)
+        if self.estimator == "rloo":
+            return advantages.token_leave_one_out(values, group, mask, gamma=gamma, form=self.form)
+        if self.estimator == "grpo":
+            return advantages.token_group_normalized(values, group, mask, gamma=gamma, std=self.token_std, eps=self.eps)
+        if self.estimator == "value":
+            return -advantages.earned_before(values, mask)
+        return advantages.returns_to_go(values.nan_to_num(nan=0.0), mask, gamma)
+
+
 @dataclass(kw_only=True)
 class GAE:
     """Credits what came out better than a critic expected, from the token on (GAE; arXiv:1506.02438).
@@ -199,7 +301,7 @@ def earnings(batch: Batch, streams: Mapping[str, Stream]) -> Earnings:
     Raises:
         InputError: no stream trains; a stream is infinite or of another size than the batch.
     """
-    rewards = _select(batch, streams, "reward")
+    rewards = list(_select(batch, streams, "reward").values())
     if not rewards and not _select(batch, streams, "advantage"):
         raise InputError(
             f"no reward to learn from: of the streams {sorted(streams)} none is a reward or an advantage that trains. "
@@ -246,10 +348,10 @@ def spread(batch: Batch, streams: Mapping[str, Stream], credited: Tensor) -> Cre
     known = ~credited.isnan().any(dim=1)
     mask = batch.seq.mask & (batch.train & known)[:, None]
     total = credited
-    for values in _select(batch, streams, "advantage"):
+    for values in _select(batch, streams, "advantage").values():
         total = total + _per_token(values, mask).nan_to_num(nan=0.0)
     weights = torch.ones_like(credited)
-    for values in _select(batch, streams, "weight"):
+    for values in _select(batch, streams, "weight").values():
         weights = weights * _per_token(values, mask).nan_to_num(nan=1.0)
     return Credit(
         advantages=torch.where(mask, total, 0.0),
@@ -274,10 +376,10 @@ def credit_metrics(credit: Credit, batch: Batch) -> Metrics:
     return metrics
 
 
-def _select(batch: Batch, streams: Mapping[str, Stream], kind: Kind) -> list[Tensor]:
-    """The values of the streams of a kind that train, float32 and checked."""
+def _select(batch: Batch, streams: Mapping[str, Stream], kind: Kind) -> dict[str, Tensor]:
+    """The values of the streams of a kind that train, by name, float32 and checked."""
     mask = batch.seq.mask
-    chosen = []
+    chosen = {}
     for name, stream in streams.items():
         if stream.kind != kind or not stream.train:
             continue
@@ -295,7 +397,7 @@ def _select(batch: Batch, streams: Mapping[str, Stream], kind: Kind) -> list[Ten
             raise InputError(
                 f"stream {name!r} is infinite in row {row}. Bound it, or return NaN where it has no value."
             )
-        chosen.append(values)
+        chosen[name] = values
     return chosen
 
 

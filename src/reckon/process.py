@@ -1,5 +1,7 @@
 """What a step of a response is worth: Q values, step rewards, advantages of provers. Pure functions on tensors.
 
+And how the process rewards of a group's responses compare, which is what they are learned from online.
+
 Rows of steps are padded on the right with NaN. A response without steps has no scores: its row is NaN alone.
 """
 
@@ -222,6 +224,80 @@ def distinguishability(q_prover: Tensor, variance: Tensor | None = None) -> Tens
         [S], unbiased, so single states may be below 0.
     """
     return alignment(q_prover, q_prover, variance)
+
+
+def ranked_share(scores: Tensor, outcome: Tensor, group: Tensor) -> Tensor:
+    """How well scores rank the responses of each group, pairs of outcomes far apart counting more.
+
+    Of all pairs of a group whose outcomes differ, the share whose scores are in the same order, each pair weighted by
+    that difference; a tie counts half. The released code of PRIME (arXiv:2502.01456) logs the mean over groups as
+    `dpo_acc`.
+
+    Args:
+        scores: [N] float; NaN = unknown.
+        outcome: [N] float; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+
+    Returns:
+        [G] float, one for each group in ascending order of its number; 1/2 for one without two outcomes that differ.
+    """
+    _check_same_shape(group, scores=scores, outcome=outcome)
+    known = ~(scores.isnan() | outcome.isnan())
+    place = torch.unique(group, return_inverse=True)[1]
+    better = _pairs(torch.where(known, outcome, 0.0), group) * (known[:, None] & known)
+    ahead = scores[:, None] - scores
+    right = torch.where(ahead > 0, 1.0, torch.where(ahead == 0, 0.5, 0.0)).to(better.dtype)
+    total = better.new_zeros(int(place.max()) + 1 if len(place) else 0)
+    wins = total.index_add(0, place, (better * right).sum(dim=1))
+    total = total.index_add(0, place, better.sum(dim=1))
+    return torch.where(total > 0, wins / torch.where(total > 0, total, 1.0), 0.5)
+
+
+def opponent_rewards(rewards: Tensor, outcome: Tensor, group: Tensor) -> Tensor:
+    """What each response is to be told apart from: the mean reward of the group's worse ones, or of its better ones.
+
+    Of those with a lower outcome for a response whose outcome is above 0, of those with a higher one otherwise; 0 where
+    there are none. From the group losses of PRIME's port in verl-recipe.
+
+    Args:
+        rewards: [N] float, beta times the log-ratios, as they were before anything was learned.
+        outcome: [N] float; NaN = unknown, which is nobody's opponent and has none.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+
+    Returns:
+        [N].
+    """
+    _check_same_shape(group, rewards=rewards, outcome=outcome)
+    known = ~outcome.isnan()
+    above = _pairs(torch.where(known, outcome, 0.0), group) > 0  # [i, j]: i is better than j
+    chosen = torch.where((outcome > 0)[:, None], above, above.T) & known[:, None] & known
+    return (chosen * torch.where(known, rewards, 0.0)).sum(dim=1) / chosen.sum(dim=1).clamp(min=1)
+
+
+def best_of_group_weights(values: Tensor, group: Tensor) -> Tensor:
+    """How much likelier than chance a response is the best of n draws from its own group: n F^(n - 1).
+
+    Here n is the number of known responses in the group and F the share of them whose value is at most this one's; from
+    the `bon` losses of PRIME's port in verl-recipe.
+
+    Args:
+        values: [N] float; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+
+    Returns:
+        [N], 0 where the value is unknown.
+    """
+    _check_same_shape(group, values=values)
+    known = ~values.isnan()
+    siblings = (group[:, None] == group) & known[:, None] & known
+    n = siblings.sum(dim=1)
+    share = (siblings & (values[:, None] >= values)).sum(dim=1) / n.clamp(min=1)
+    return torch.where(known, n * share ** (n - 1).clamp(min=0), 0.0)
+
+
+def _pairs(outcome: Tensor, group: Tensor) -> Tensor:
+    """[N, N]: by how much i's outcome is above j's, for the pairs of a group; 0 for all others."""
+    return torch.where(group[:, None] == group, (outcome[:, None] - outcome).clamp(min=0), 0.0)
 
 
 def _check_same_shape(like: Tensor, **tensors: Tensor) -> None:
