@@ -43,6 +43,9 @@ NEEDED: dict[str, dict[str, object]] = {
     "task.file": {"path": "one.jsonl"},
     "task.hub_dataset": {"path": "owner/one"},
     "task.mixture": {"tasks": {"a": {"kind": "largest", **SIZES}}},
+    "sampler.easy_to_hard": {"difficulty": "hops"},
+    "sampler.adaptive_difficulty": {"difficulty": "hops"},
+    "sampler.retire": {"pass_rate": 0.7},
     "keep.chain": {"rules": ["drop_equal"]},
     "reward.length": {"l_max": 8},
     "reward.format_length": {"l_max": 8},
@@ -125,6 +128,46 @@ PARTS: dict[str, object] = {
     ),
     "task.mixture.tasks": {"b": {"kind": "largest", **SIZES}},
     "sampler.uniform.split": "dev",
+    **_each(
+        "sampler.fixed_domains",
+        {
+            "weights": {"a": 1, "b": 2, "c": 3, "d": 4},
+            "rounding": "chance",
+            "split": "dev",
+        },
+    ),
+    "sampler.balanced.split": "dev",
+    **_each(
+        "sampler.domain_sampler",
+        {
+            "alpha": 0.1,
+            "tau": 0.2,
+            "eps": 2.0,
+            "floor": 0.2,
+            "start": "first",
+            "rounding": "chance",
+            "control": "inverted",
+            "split": "dev",
+        },
+    ),
+    **_each(
+        "sampler.domain_buffer",
+        {
+            "size": In(1, {"every": 2}),
+            "decay": In("none", {"every": 2}),
+            "every": 1,
+            "tau": In(0.1, {"every": 1}),
+            "floor": In(0.2, {"every": 1}),
+            "rounding": "chance",
+            "split": "dev",
+        },
+    ),
+    **_each("sampler.easy_to_hard", {"difficulty": "hardness", "parts": 2, "passes": 2, "split": "dev"}),
+    **_each(
+        "sampler.adaptive_difficulty",
+        {"difficulty": "hardness", "start": 3.0, "eta": 1.0, "kappa": 0.1, "beta": 0.9, "split": "dev"},
+    ),
+    **_each("sampler.retire", {"pass_rate": 0.3, "split": "dev"}),
     "keep.accuracy_band.low": 0.6,
     "keep.accuracy_band.high": 0.3,
     "keep.accuracy_band.inclusive": In(False, {"low": 0.5}),
@@ -207,6 +250,7 @@ PARTS: dict[str, object] = {
     **_each("method.gspo", {"low": 0.1, "high": 0.1}),
     "method.rloo.kl": 0.1,
     "method.reinforce.decay": 0.5,
+    "method.rule_reasoner.clip": 0.1,
 }
 
 _TRUNCATED = ("objective=policy_gradient",)  # a clipped ratio refuses truncated sampling

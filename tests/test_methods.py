@@ -7,10 +7,10 @@ import pytest
 
 from reckon.errors import InputError
 from reckon.losses import Objectives
-from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, reinforce, rloo
+from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, reinforce, rloo, rule_reasoner
 from reckon.recipe import Recipe, methods_table, snake_case
 from reckon.rewards import as_reward
-from reckon.samplers import Uniform
+from reckon.samplers import DomainSampler, Uniform
 from reckon.types import Problem, Verdict
 
 
@@ -50,6 +50,15 @@ def test_ratio_methods_are_what_their_papers_say(parts, keep, advantage, clip, l
     assert clip in repr(parts.objective)
     assert (parts.objective.level, parts.objective.average, parts.objective.length) == (level, average, length)
     assert "Verifier(right=1.0, wrong=0.0)" in repr(parts.reward.parts["correct"])
+
+
+def test_rule_reasoner_is_grpo_with_another_sampler():
+    """Section 2.5 of the specification: no divergence, no entropy bonus, clip 0.2 both ways, alpha 0.5, tau 0.5."""
+    parts, plain = rule_reasoner(Task()), grpo(Task())
+    assert isinstance(parts.sampler, DomainSampler)
+    assert (parts.sampler.alpha, parts.sampler.tau, parts.sampler.eps) == (0.5, 0.5, 0.1)
+    assert repr(replace(parts, sampler=None)) == repr(replace(plain, sampler=None))
+    assert rule_reasoner(Task(), clip=0.1).objective == grpo(Task(), clip=0.1).objective
 
 
 def test_dapo_charges_for_length_over_the_last_fifth():

@@ -324,6 +324,38 @@ def test_on_short_fill_takes_rejected_groups_as_they_were_sampled():
     assert batch.rollouts.text == ("w", "w", "r", "w")  # the earliest of the rejected
 
 
+def test_on_short_repeat_takes_kept_groups_again():
+    refill = Refill(on_short="repeat")
+    batch = gather(["r", "r"], ["rr", "w"], ["w", "w"], n=3, refill=refill)
+    assert batch.rollouts.text == ("rr", "w") * 3
+    assert batch.seq.group.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.outcome.tolist() == [1, 0] * 3
+    assert [verdict.answer for verdict in batch.verdicts] == ["rr", "w"] * 3
+    assert batch.train.all()
+    assert (batch.seen.kept, len(batch.seen.problems)) == (1, 6)  # a repeated response was generated once
+    assert gather(["r", "r"], ["w", "w"], refill=refill).rollouts.text == (
+        "r",
+        "r",
+        "w",
+        "w",
+    )  # none to repeat
+
+
+def test_repeated_groups_are_as_even_as_can_be_and_chosen_by_chance():
+    kept = [["r", "w" * (i + 1)] for i in range(3)]
+    groups = [*kept, *[["r", "r"]] * 5]
+    chosen = set()
+    for seed in range(30):
+        policy = Answers(*groups)
+        refill = Refill(on_short="repeat")
+        batch = collect(Uniform(Task()), policy, verify, DropEqual(), 8, 2, Rng((seed,)), step=0, refill=refill)
+        wrong = batch.rollouts.text[1::2]
+        assert len(wrong) == 8
+        assert sorted(map(wrong.count, ("w", "ww", "www"))) == [2, 3, 3]
+        chosen.add(min("w", "ww", "www", key=wrong.count))
+    assert chosen == {"w", "ww", "www"}
+
+
 def test_on_short_error_says_how_many_of_how_many():
     with pytest.raises(
         RunError, match=r"DropEqual kept 1 of the 4 groups drawn, and 2 were wanted .*rounds 2, on_short err"
@@ -447,7 +479,7 @@ def test_a_sampler_with_nothing_left_ends_the_run():
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"rounds": 0}, "`rounds` is 0"), ({"on_short": "stop"}, "short, fill or error")]
+    ("settings", "message"), [({"rounds": 0}, "`rounds` is 0"), ({"on_short": "stop"}, "short, fill, repeat or error")]
 )
 def test_refill_refuses(settings, message):
     with pytest.raises(InputError, match=message):
@@ -458,6 +490,8 @@ def test_collect_metrics_count_the_dropped_too():
     metrics = collect_metrics(gather(["rrr", "w"], ["r", "r"], ["u", "w"], ["hh", "u"], n=4).seen)
     assert metrics == {
         "tokens/generated": 11,  # 3 + 1 + 1 + 1 + 1 + 1 + 2 + 1
+        "rollouts/generated": 8,
+        "rollouts/wasted": 6,  # only the first group has two outcomes that are known and differ
         "outcome/mean": 3.5 / 6,  # 1 0 1 1 ? 0 .5 ?
         "outcome/unknown": 2 / 8,
         "length/mean": 11 / 8,
@@ -471,6 +505,13 @@ def test_the_share_kept_is_of_all_rounds():
     metrics = collect_metrics(gather(["r", "w"], ["r", "r"], ["w", "w"], ["r", "r"], refill=Refill(rounds=2)).seen)
     assert metrics["keep/rounds"] == 2
     assert metrics["keep/share"] == 1 / 4
+    assert (metrics["rollouts/generated"], metrics["rollouts/wasted"]) == (8, 6)
+
+
+def test_groups_kept_beyond_the_number_wanted_are_wasted_too():
+    seen = gather(["r", "w"], ["r", "r"], ["w", "r"], ["r", "w"], refill=Refill(rounds=2)).seen
+    assert seen.kept == 3
+    assert collect_metrics(seen)["rollouts/wasted"] == 4
 
 
 def test_collect_metrics_without_any_verdict():

@@ -103,6 +103,18 @@ def home(tmp_path_factory, small_model):
             {"prompt": f"{i}{sign}1", "question": f"{i}?", "answer": f"{i}.0", "solution": f"{i}1"} for i in range(12)
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rows = [
+        {
+            "id": f"{i}",
+            "prompt": f"{i}?",
+            "domain": "abcda"[i % 5],
+            "hops": 1 + i % 4,
+            "hardness": 7 * i % 50,
+            "split": ("train", "train", "dev")[i % 3],
+        }
+        for i in range(90)
+    ]
+    (folder / "domains.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name in ("small", "chatty"):
         shutil.copytree(small_model, folder / name)
     tokenizer = AutoTokenizer.from_pretrained(folder / "chatty")
@@ -150,7 +162,7 @@ TEXTS = (
 
 
 class Fixed:
-    """A policy that says about a token what its number says; its reference says something else."""
+    """A policy that says about a token what its number says; once taught, something else, and so does its reference."""
 
     tokenizer = None
 
@@ -158,10 +170,36 @@ class Fixed:
         self.modulus = modulus
 
     def outputs(self, seq, want=("logprobs",)):
-        return Outputs(logprobs=-(seq.tokens % self.modulus + 1) / 4, entropy=(seq.tokens % 3 + 1) / 2)
+        said = seq.tokens % self.modulus + 1
+        return Outputs(logprobs=-said / 4, entropy=(seq.tokens % 3 + 1) / 2, values=said / 3)
 
     def reference(self):
         return Fixed(3)
+
+    def update(self, objective, batch, credit, rng):
+        self.modulus += 1
+        return {}
+
+    def twin(self, optimizer):
+        return Scaled(7, optimizer.lr)
+
+
+class Scaled(Fixed):
+    """What such a policy says, times a number that learns."""
+
+    def __init__(self, modulus, lr):
+        super().__init__(modulus)
+        self.scale, self.lr = torch.ones((), requires_grad=True), lr
+
+    def outputs(self, seq, want=("logprobs",)):
+        return Outputs(logprobs=(self.scale * super().outputs(seq).logprobs).detach())
+
+    def step(self, seq, columns, loss, want=("logprobs",)):
+        said = Outputs(logprobs=self.scale * super().outputs(seq).logprobs)
+        (gradient,) = torch.autograd.grad(loss(said, columns).sum(), self.scale)
+        with torch.no_grad():
+            self.scale -= self.lr * gradient
+        return {"policy/grad_norm": float(gradient.abs())}
 
 
 def make_batch(outcome):
@@ -207,10 +245,14 @@ def one_step(*overrides):
     except ReckonError as error:
         return str(error)
     mask = BATCH.seq.mask
-    credit = Credit(advantages=torch.linspace(-2, 2, 64).reshape(8, 8) * mask, weights=torch.ones(8, 8), mask=mask)
+    slope = torch.linspace(-2, 2, 64).reshape(8, 8)
+    credit = Credit(advantages=slope * mask, weights=torch.ones(8, 8), mask=mask, returns=slope, values=slope.flip(0))
     columns = parts.objective.prepare(BATCH, credit)
     loss = parts.objective(Fixed().outputs(BATCH.seq), columns)
-    credited = [parts.advantage(b, {"r": Stream(values=b.outcome)}) for b in (BATCH, *LATER)]
+    credited = [
+        parts.advantage(b, {"r": Stream(values=b.outcome), "d": Stream(values=(b.seq.tokens % 3) / 10)})
+        for b in (BATCH, *LATER)
+    ]
     return repr(
         [
             [problem.id for problem in parts.sampler.draw(3, Rng((0,)))],
@@ -220,6 +262,25 @@ def one_step(*overrides):
             loss.tolist(),
         ]
     )
+
+
+# Samplers: what three steps of a task with four domains pose, two of which go well
+
+
+def posed(kind, given):
+    """The ids drawn, and what the sampler says of them."""
+    task = "task={kind: file, path: domains.jsonl}"
+    sampler = Recipe.parse(RECIPE, [task, f"sampler={json.dumps({'kind': kind, **given})}"]).build(Fixed()).sampler
+    told = []
+    for step in range(3):
+        problems = sampler.draw(10, Rng((0, step)))
+        outcome = torch.tensor([{"a": 0.9, "b": 0.6}.get(p.domain, p.columns["hops"] / 5) for p in problems])
+        zeros = torch.zeros(len(problems), dtype=torch.int64)
+        seen = Seen(
+            problems=tuple(problems), outcome=outcome, lengths=zeros + 1, end=zeros, rounds=1, wanted=10, kept=10
+        )
+        told.append(([problem.id for problem in problems], sampler.learn(seen)))
+    return told
 
 
 # Runs: every file, and every number but the clock's
@@ -275,7 +336,15 @@ def test_a_setting_of_a_task_matters(home, hub, name):
     assert pose(kind, {**given, setting: PARTS[name]}) != pose(kind, given)
 
 
-@pytest.mark.parametrize("name", [name for name in PARTS if not name.startswith("task.")])
+@pytest.mark.parametrize("name", [name for name in PARTS if name.startswith("sampler.")])
+def test_a_setting_of_a_sampler_matters(home, name):
+    _, kind, setting = name.split(".")
+    changed = entry(PARTS, name)
+    given = {**NEEDED.get(f"sampler.{kind}", {}), **changed.beside}
+    assert posed(kind, {**given, setting: changed.value}) != posed(kind, given) == posed(kind, given)
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if not name.startswith(("task.", "sampler."))])
 def test_a_setting_of_a_part_matters(home, name):
     owner, _, setting = name.rpartition(".")
     role, _, kind = owner.partition(".")

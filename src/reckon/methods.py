@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from reckon.credit import BatchMean, GroupNormalized, LeaveOneOut, RunningMean
 from reckon.errors import InputError
 from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient
 from reckon.rewards import KLReward, OverlongPenalty, Sum, Verifier
-from reckon.samplers import All, DropEqual, Uniform
+from reckon.samplers import All, DomainSampler, DropEqual, Uniform
 from reckon.types import Model, Parts, Refill, Task
 
-__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "reinforce", "rloo"]
+__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "reinforce", "rloo", "rule_reasoner"]
 
 
 def grpo(task: Task, *, clip: float = 0.2, kl: float = 0.0, reference: Model | None = None) -> Parts:
@@ -124,8 +125,20 @@ def reinforce(task: Task, *, decay: float | None = None) -> Parts:
     )
 
 
+def rule_reasoner(task: Task, *, clip: float = 0.2) -> Parts:
+    """RuleReasoner (Liu, Li and Zheng 2026, arXiv:2506.08672): GRPO on more problems of the domains that go badly.
+
+    Without a divergence and without an entropy bonus, as there. Its weights are the sampler's settings.
+
+    Args:
+        task: poses the problems, in several domains.
+        clip: how far the ratio may move from 1.
+    """
+    return replace(grpo(task, clip=clip), sampler=DomainSampler(task))
+
+
 METHODS: Mapping[str, Callable[..., Parts]] = {
-    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce)
+    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, rule_reasoner)
 }
 
 

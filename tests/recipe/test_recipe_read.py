@@ -136,7 +136,7 @@ WRONG = [
     ("objective={a: {kind: clipped_ratio, weight: 1}}", r"`objective.a.weight` is not a setting"),
     ("keep={kind: chain, rules: drop_equal}", r"`keep.rules` must be a list of parts \(keep\)"),
     ("keep={kind: chain, rules: [drop_eqal]}", r"no keep of kind `drop_eqal`"),
-    ("refill.on_short=drop", r"must be one of short, fill, error"),
+    ("refill.on_short=drop", r"must be one of short, fill, repeat, error"),
     ("method=dapo reward.weight=1", r"`reward.weight` does not say whose it is.* correct, overlong"),
     ("save=null", r"`save` must be a mapping \(every, keep\), not null"),
     ("lr=1e-4", r"`lr` is not a setting of a recipe by itself\. Write `optimizer\.lr`"),

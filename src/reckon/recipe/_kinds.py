@@ -42,7 +42,17 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "HubDataset",
         "Mixture",
     ),
-    "sampler": _of("reckon.samplers", "Uniform"),
+    "sampler": _of(
+        "reckon.samplers",
+        "Uniform",
+        "FixedDomains",
+        "Balanced",
+        "DomainSampler",
+        "DomainBuffer",
+        "EasyToHard",
+        "AdaptiveDifficulty",
+        "Retire",
+    ),
     "keep": _of("reckon.samplers", "All", "AccuracyBand", "DropEqual", "DropTruncated", "Chain"),
     "reward": _of(
         "reckon.rewards",

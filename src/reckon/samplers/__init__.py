@@ -1,20 +1,33 @@
 """Which problems to pose, which answers to keep, and how both make a batch."""
 
+from reckon.samplers._by_difficulty import AdaptiveDifficulty, EasyToHard
+from reckon.samplers._by_domain import Balanced, DomainBuffer, DomainSampler, FixedDomains
 from reckon.samplers._collect import Verify, collect, collect_metrics, concatenate
 from reckon.samplers._keep import AccuracyBand, All, Chain, DropEqual, DropTruncated
+from reckon.samplers._retire import Retire
 from reckon.samplers._uniform import Uniform
+from reckon.samplers._weights import domain_counts, domain_weights
 from reckon.types import Refill
 
 __all__ = [
     "AccuracyBand",
+    "AdaptiveDifficulty",
     "All",
+    "Balanced",
     "Chain",
+    "DomainBuffer",
+    "DomainSampler",
     "DropEqual",
     "DropTruncated",
+    "EasyToHard",
+    "FixedDomains",
     "Refill",
+    "Retire",
     "Uniform",
     "Verify",
     "collect",
     "collect_metrics",
     "concatenate",
+    "domain_counts",
+    "domain_weights",
 ]

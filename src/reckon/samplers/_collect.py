@@ -78,8 +78,8 @@ def collect(
 
     Raises:
         RunError: too few groups were kept and `on_short` is "error". "fill" adds groups that the rule rejected, as they
-            were sampled; so does "short" where none was kept, for a batch cannot be empty and a run that has nothing
-            to learn for a step should go on.
+            were sampled; so do "short" and "repeat" where none was kept, for a batch cannot be empty and a run that has
+            nothing to learn for a step should go on.
     """
     if n < 1 or k < 1:
         raise InputError(f"collect: a batch of {n} problems with {k} answers each is empty; both must be 1 or more.")
@@ -93,10 +93,11 @@ def collect(
         outcome=torch.cat([done.outcome for done in rounds]),
         use=torch.cat([done.use for done in rounds]),
     )
-    chosen, use = _choose(whole, n, refill, keep)
-    rows = (torch.isin(whole.rollouts.seq.group, chosen) & (use != Use.DROP)).nonzero().squeeze(1)
+    chosen, use = _choose(whole, n, refill, keep, rng.child("repeat"))
+    parts = [(torch.isin(whole.rollouts.seq.group, part) & (use != Use.DROP)).nonzero().squeeze(1) for part in chosen]
+    rows = torch.cat(parts)
     return Batch(
-        rollouts=whole.rollouts.take(rows),
+        rollouts=concatenate([whole.rollouts.take(part) for part in parts]),
         outcome=whole.outcome[rows],
         train=use[rows] == Use.TRAIN,
         seen=_seen(whole, len(rounds), n),
@@ -109,18 +110,22 @@ def collect_metrics(seen: Seen) -> Metrics:
     """What a step's sampling cost and how it went, over all that was generated, the dropped responses too.
 
     `outcome/mean` is the mean of the known outcomes, NaN where none is known; lengths are in tokens; `keep/share` is
-    the share of the groups drawn that the rule kept.
+    the share of the groups drawn that the rule kept. `rollouts/wasted` are the responses of groups that it dropped, or
+    kept beyond the number wanted.
     """
     outcome, lengths, cut = (x.cpu().double() for x in (seen.outcome, seen.lengths, seen.end == End.LENGTH))
     known = outcome[~outcome.isnan()]
+    groups = seen.wanted * seen.rounds
     return {
         "tokens/generated": float(lengths.sum()),
+        "rollouts/generated": float(len(outcome)),
+        "rollouts/wasted": len(outcome) - len(outcome) * min(seen.kept, seen.wanted) / groups,
         "outcome/mean": known.mean().item(),
         "outcome/unknown": 1 - len(known) / len(outcome),
         "length/mean": lengths.mean().item(),
         "length/truncated": cut.mean().item(),
         "keep/rounds": float(seen.rounds),
-        "keep/share": seen.kept / (seen.wanted * seen.rounds),
+        "keep/share": seen.kept / groups,
     }
 
 
@@ -132,6 +137,8 @@ def concatenate(rollouts: Sequence[Rollouts]) -> Rollouts:
     """
     if not rollouts:
         raise ValueError("concatenate: there are no rollouts")
+    if len(rollouts) == 1:
+        return rollouts[0]
     width = max(part.seq.tokens.shape[1] for part in rollouts)
     starts = np.cumsum([0] + [len(part.problems) for part in rollouts]).tolist()
     seq = Sequences(
@@ -186,15 +193,12 @@ def _outcome(rollouts: Rollouts, row: int, verdict: Verdict) -> float:
     return float(verdict.outcome)
 
 
-def _choose(whole: _Round, n: int, refill: Refill, keep: Keep) -> tuple[Tensor, Tensor]:
-    """The groups that make the batch, and the `Use` of every row, which filling changes."""
+def _choose(whole: _Round, n: int, refill: Refill, keep: Keep, rng: Rng) -> tuple[list[Tensor], Tensor]:
+    """The groups that make the batch, in parts that hold none twice, and every row's `Use`, which filling changes."""
     kept, group = whole.kept, whole.rollouts.seq.group
     if len(kept) >= n:
-        return kept[:n], whole.use
+        return [kept[:n]], whole.use
     drawn = torch.arange(len(whole.rollouts.problems), device=group.device)
-    if refill.on_short == "fill" or (refill.on_short == "short" and not len(kept)):
-        spare = drawn[~torch.isin(drawn, kept)][: n - len(kept)]
-        return torch.cat([kept, spare]), torch.where(torch.isin(group, spare), int(Use.TRAIN), whole.use)
     if refill.on_short == "error":
         name = getattr(keep, "__name__", type(keep).__name__)
         raise RunError(
@@ -203,7 +207,14 @@ def _choose(whole: _Round, n: int, refill: Refill, keep: Keep) -> tuple[Tensor, 
             " Raise `rounds`, loosen the rule, choose problems that the model sometimes gets right, or set `on_short`"
             " to fill."
         )
-    return kept, whole.use
+    if refill.on_short == "fill" or not len(kept):
+        spare = drawn[~torch.isin(drawn, kept)][: n - len(kept)]
+        return [torch.cat([kept, spare])], torch.where(torch.isin(group, spare), int(Use.TRAIN), whole.use)
+    if refill.on_short == "repeat":
+        order = torch.from_numpy(rng.numpy().permutation(len(kept))).to(kept.device)
+        whole_times, more = divmod(n, len(kept))
+        return [kept] * whole_times + [kept[order[:more].sort().values]] * (more > 0), whole.use
+    return [kept], whole.use
 
 
 def _seen(whole: _Round, rounds: int, n: int) -> Seen:

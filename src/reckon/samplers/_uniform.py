@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
-from reckon.errors import InputError, RunError
-from reckon.types import Json, Metrics, Problem, Rng, Seen, Split, State, Task
+from reckon.errors import InputError
+from reckon.samplers._passes import Passes, shuffled
+from reckon.types import Metrics, Problem, Rng, Seen, Split, State, Task
+
+
+def problems_of(task: Task, split: Split) -> Sequence[Problem]:
+    """The problems of a split.
+
+    Raises:
+        InputError: there are none.
+    """
+    problems = task.problems(split)
+    if not problems:
+        raise InputError(f"the task {task.name!r} has no problem in its split {split!r}, so none can be posed.")
+    return problems
 
 
 class Uniform:
@@ -18,30 +30,21 @@ class Uniform:
 
     def __init__(self, task: Task, *, split: Split = "train") -> None:
         self.split = split
-        self._problems = task.problems(split)
-        if not self._problems:
-            raise InputError(f"the task {task.name!r} has no problem in its split {split!r}, so none can be posed.")
-        self._rng: Rng | None = None
-        self._position = 0  # problems drawn since the beginning, over all passes
-        self._order: tuple[int, list[int]] | None = None  # a pass and its order, made when first needed
+        self._problems = problems_of(task, split)
+        self._passes = Passes(len(self._problems), shuffled(len(self._problems), "uniform"))
 
     def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
         """The next n problems. Of the random numbers only those of the first draw are used."""
-        self._rng = self._rng or rng
-        indices = [self._index(self._position + i, self._rng) for i in range(n)]
-        self._position += n
-        return [self._problems[i] for i in indices]
+        return [self._problems[place] for place in self._passes.take(n, rng)]
 
     def learn(self, seen: Seen) -> Metrics:
         """`sampler/passes`: how often the split has been gone through, with its fraction."""
         del seen  # every problem is as good as any other, however it went
-        return {"sampler/passes": self._position / len(self._problems)}
+        return {"sampler/passes": self._passes.done}
 
     def state_dict(self) -> State:
         """Pass, position in it, the split's size, and the key of the order."""
-        passes, position = divmod(self._position, len(self._problems))
-        key: Json = None if self._rng is None else list(self._rng.key)
-        return {"pass": passes, "position": position, "size": len(self._problems), "key": key}
+        return self._passes.state_dict()
 
     def load_state_dict(self, state: State) -> None:
         """Goes on with the very next problem.
@@ -49,20 +52,4 @@ class Uniform:
         Raises:
             RunError: the split had another size when the state was saved.
         """
-        size = cast("int", state["size"])
-        if size != len(self._problems):
-            raise RunError(
-                f"the split had {size} problems when the run was saved and has {len(self._problems)} now."
-                " Resume with the data the run was begun with."
-            )
-        key = cast("list[int | str] | None", state["key"])
-        self._rng = None if key is None else Rng(tuple(key))
-        self._position = cast("int", state["pass"]) * size + cast("int", state["position"])
-        self._order = None
-
-    def _index(self, position: int, rng: Rng) -> int:
-        number, place = divmod(position, len(self._problems))
-        if self._order is None or self._order[0] != number:
-            order = rng.child("uniform", number).numpy().permutation(len(self._problems))
-            self._order = number, order.tolist()
-        return self._order[1][place]
+        self._passes.load_state_dict(state)

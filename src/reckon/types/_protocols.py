@@ -202,13 +202,13 @@ class Refill:
     """What to do when a keep rule leaves fewer groups than asked for."""
 
     rounds: int = 1  # how often problems may be drawn for one batch, the first time included
-    on_short: Literal["short", "fill", "error"] = "short"  # and if they still are too few
+    on_short: Literal["short", "fill", "repeat", "error"] = "short"  # and if they still are too few
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
             raise InputError(f"refill: `rounds` is {self.rounds}; it must be 1 or more.")
-        if self.on_short not in ("short", "fill", "error"):
-            raise InputError(f"refill: `on_short` is {self.on_short!r}; it must be short, fill or error.")
+        if self.on_short not in ("short", "fill", "repeat", "error"):
+            raise InputError(f"refill: `on_short` is {self.on_short!r}; it must be short, fill, repeat or error.")
 
 
 @dataclass(frozen=True, kw_only=True)
