@@ -84,9 +84,14 @@ def draw(study: Study, done: Mapping[tuple[str, int], Measured], path: Path) -> 
     names = sorted({name for measured in done.values() for name in measured.curves} - {study.axis})
     if not names:
         return False
-    figure = Figure(figsize=(5 * len(names), 4.2), layout="constrained")
+    columns = min(len(names), 5)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(5 * columns, 4.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for empty in panels[len(names) :]:
+        empty.set_axis_off()
     lines: list[Any] = []
-    for panel, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    for panel, name in zip(panels, names, strict=False):
         lines = []
         for i, arm in enumerate(study.arms):
             cells = [measured for (other, _), measured in done.items() if other == arm and name in measured.curves]

@@ -26,6 +26,7 @@ from reckon.studies._study import Measured, Settings, Study, slug
 from reckon.types import Json
 
 STUDIES: Mapping[str, str] = {
+    "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",

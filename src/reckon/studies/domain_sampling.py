@@ -1,0 +1,273 @@
+r"""Section 5 of the specification domain-sampling: RuleReasoner (Liu, Li and Zheng 2026, arXiv:2506.08672) as a bandit.
+
+A small network answers questions of eight domains of unequal size and difficulty; all that differs between the arms is
+which problems are posed, and which answers are kept. GRPO, sampling, keeping and learning are reckon's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import cast
+
+from reckon.studies._bits import NAMES, Bits
+from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._study import Measured, Row, Settings, Study
+from reckon.types import Json, Refill, Rng, Rollouts, Sampler, Task, Verdict
+
+GROUPS, ANSWERS = 64, 8  # a step
+STEPS = 400
+ONE, FOUR = STEPS * GROUPS * ANSWERS, 4 * STEPS * GROUPS * ANSWERS  # rollouts of so many steps that waste none
+EVERY = 20 * GROUPS * ANSWERS  # rollouts between two points of a curve
+AXIS = "rollouts, thousands"
+NOISE = "two bits"  # the domain whose answers two arms draw by chance
+
+
+def sampler_of(kind: str, task: Task) -> Sampler:
+    """The sampler of an arm."""
+    from reckon import samplers
+    from reckon.studies._released_sampler import ReleasedSampler
+
+    made: Mapping[str, Callable[[], Sampler]] = {
+        "equal": lambda: samplers.FixedDomains(task),
+        "running mean": lambda: samplers.DomainSampler(task),
+        "running mean, tau 0.3": lambda: samplers.DomainSampler(task, tau=0.3),
+        "running mean, tau 0.8": lambda: samplers.DomainSampler(task, tau=0.8),
+        "shuffled": lambda: samplers.DomainSampler(task, control="shuffled"),
+        "inverted": lambda: samplers.DomainSampler(task, control="inverted"),
+        "released": lambda: ReleasedSampler(task),
+        "buffer": lambda: samplers.DomainBuffer(task),
+        "proportional": lambda: samplers.Uniform(task),
+        "balanced": lambda: samplers.Balanced(task),
+        "easy to hard": lambda: samplers.EasyToHard(task, passes=7),
+        "adaptive difficulty": lambda: samplers.AdaptiveDifficulty(task),
+        "retire": lambda: samplers.Retire(task),
+    }
+    return made[kind]()
+
+
+def cell(settings: Settings, seed: int) -> Measured:
+    """One arm: GRPO until it has made its steps and spent its rollouts; its accuracy on fresh problems on the way."""
+    from reckon.methods import grpo
+    from reckon.samplers import DropEqual, collect
+    from reckon.studies._bits_policy import BitsPolicy
+
+    noise = cast("str | None", settings["noise"])
+    root, task = Rng((seed, "domain-sampling")), Bits(seed, noise=noise)
+    policy, fresh = BitsPolicy(root.child("weights").integer() % 2**31), task.problems("test")
+    parts = replace(grpo(task), sampler=sampler_of(cast("str", settings["sampler"]), task))
+    if settings["equal groups"] == "refilled":
+        parts = replace(parts, keep=DropEqual(), refill=Refill(rounds=8, on_short="fill"))
+    elif settings["equal groups"] == "replaced":
+        parts = replace(parts, keep=DropEqual(), refill=Refill(on_short="repeat"))
+
+    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
+        problems = (rollouts.problems[g] for g in rollouts.seq.group.tolist())
+        return tuple(task.check(problem, text) for problem, text in zip(problems, rollouts.text, strict=True))
+
+    steps, budget = cast("int", settings["steps"]), cast("int", settings["rollouts"])
+    grid, points = range(0, budget + 1, EVERY), list[dict[str, float]]()
+    drawn, step, metrics = dict.fromkeys(NAMES, 0), 0, dict[str, float]()
+    while step < steps or sum(drawn.values()) < budget:
+        rng, spent = root.child(step), sum(drawn.values())
+        batch = collect(parts.sampler, policy, verify, parts.keep, GROUPS, ANSWERS, rng, step=step, refill=parts.refill)
+        while len(points) < len(grid) and grid[len(points)] < spent + len(batch.seen.problems):
+            points.append(policy.accuracy(fresh))  # before it learns from rollouts that go beyond this point
+        credit = parts.advantage(batch, parts.reward.assess(batch, rng.child("reward")))
+        policy.update(parts.objective, batch, credit, rng.child("update"))
+        parts.sampler.learn(batch.seen)
+        for problem in batch.seen.problems:
+            drawn[problem.domain] += 1
+        step += 1
+        if step == steps:
+            metrics = _after(policy.accuracy(fresh), drawn, noise)
+    points += [policy.accuracy(fresh)] * (len(grid) - len(points))
+    return Measured(
+        metrics=metrics | {"when spent": _mean(points[-1], noise)},
+        curves={
+            AXIS: [spent / 1000 for spent in grid],
+            "mean over domains": [_mean(point, noise) for point in points],
+            **{name: [point[name] for point in points] for name in NAMES},
+        },
+    )
+
+
+def _mean(accuracy: Mapping[str, float], noise: str | None) -> float:
+    """Over the domains, without the one that cannot be learned."""
+    learnable = [value for name, value in accuracy.items() if name != noise]
+    return sum(learnable) / len(learnable)
+
+
+def _after(accuracy: Mapping[str, float], drawn: Mapping[str, int], noise: str | None) -> dict[str, float]:
+    rollouts = sum(drawn.values())
+    return {
+        "mean": _mean(accuracy, noise),
+        "worst": min(accuracy.values()),
+        "rollouts": rollouts / 1000,
+        **{f"accuracy: {name}": value for name, value in accuracy.items()},
+        **{f"share: {name}": number / rollouts for name, number in drawn.items()},
+    }
+
+
+def _less(arm: str, other: str, least: float, metric: str = "mean") -> Effect:
+    return Effect(
+        says=f"{METRICS[metric]}: {arm} less {other}",
+        of=lambda found: found[arm][metric] - found[other][metric],
+        least=least,
+    )
+
+
+def _near(arm: str, other: str) -> Effect:
+    return Effect(
+        says=f"{METRICS['mean']}: {arm} less {other}",
+        of=lambda found: found[arm]["mean"] - found[other]["mean"],
+        within=0.03,
+    )
+
+
+def _dear(found: ByArm) -> float:
+    return found[_DAPO]["rollouts"] / found[_DADS]["rollouts"] - 3
+
+
+METRICS = {
+    "mean": f"accuracy after {STEPS} steps, mean over domains",
+    "worst": f"accuracy after {STEPS} steps, worst domain",
+    "rollouts": f"rollouts of {STEPS} steps, thousands",
+    "when spent": f"accuracy after {FOUR // 1000} thousand rollouts, mean over domains",
+}
+_EQUAL, _DADS, _DAPO = "equal shares", "by accuracy", "equal groups refilled (DAPO)"
+_SHARP, _FLAT = "by accuracy, tau 0.3", "by accuracy, tau 0.8"
+_RELEASED, _BUFFER = "by accuracy, as released", "by accuracy, buffer"
+_SHUFFLED, _INVERTED, _PROPORTIONAL = "weights shuffled", "weights inverted", "proportional"
+_EQUAL_NOISE, _DADS_NOISE = "equal shares, noise in a domain", "by accuracy, noise in a domain"
+
+
+def _run(
+    sampler: str, groups: str = "kept", *, rollouts: int = ONE, steps: int = STEPS, noise: str | None = None
+) -> dict[str, Json]:
+    return {"sampler": sampler, "equal groups": groups, "steps": steps, "rollouts": rollouts, "noise": noise}
+
+
+# Arm: its settings, and the pilot's numbers in the order of METRICS.
+_ARMS: dict[str, tuple[dict[str, Json], tuple[str, ...]]] = {
+    _EQUAL: (_run("equal", rollouts=FOUR), ("0.592", "", "204.8", "0.715 (5 seeds)")),
+    _DADS: (_run("running mean", rollouts=FOUR), ("0.631", "", "204.8", "0.743 (5 seeds)")),
+    _SHARP: (_run("running mean, tau 0.3"), ("0.631", "", "", "")),
+    _FLAT: (_run("running mean, tau 0.8"), ("0.627", "", "", "")),
+    _RELEASED: (_run("released"), ("0.631", "", "", "")),
+    _BUFFER: (_run("buffer"), ("", "", "", "")),
+    _SHUFFLED: (_run("shuffled"), ("0.582", "", "", "")),
+    _INVERTED: (_run("inverted"), ("0.546", "", "", "")),
+    _PROPORTIONAL: (_run("proportional", rollouts=FOUR), ("0.652 (5 seeds)", "", "204.8", "0.682 (5 seeds)")),
+    "balanced": (_run("balanced"), ("", "", "", "")),
+    "easy to hard": (_run("easy to hard"), ("about 0.46 (5 seeds)", "", "", "")),
+    "adaptive difficulty (AdaRFT)": (_run("adaptive difficulty"), ("about 0.46 (5 seeds)", "", "", "")),
+    "solved problems retired": (_run("retire"), ("", "", "", "")),
+    _DAPO: (_run("equal", "refilled", rollouts=FOUR), ("0.664 (5 seeds)", "", "3.9 times 204.8 (5 seeds)", "")),
+    "equal groups replaced": (_run("equal", "replaced"), ("", "", "", "")),
+    _EQUAL_NOISE: (_run("equal", noise=NOISE), ("", "", "", "")),
+    _DADS_NOISE: (_run("running mean", noise=NOISE), ("", "", "", "")),
+}
+
+_CLAIMS = (
+    Claim(
+        says="More problems where it goes badly beat equal shares, at equal steps and rollouts",
+        effects=(_less(_DADS, _EQUAL, 0.02), _less(_DADS, _EQUAL, 0.0, "when spent")),
+    ),
+    Claim(
+        says="The temperature hardly matters",
+        effects=(_less(_SHARP, _EQUAL, 0.02), _less(_FLAT, _EQUAL, 0.02)),
+    ),
+    Claim(
+        says="The direction matters: shuffled weights are as good as equal ones, inverted ones worse",
+        effects=(_near(_SHUFFLED, _EQUAL), _less(_DADS, _SHUFFLED, 0.02), _less(_EQUAL, _INVERTED, 0.02)),
+    ),
+    Claim(
+        says="The released code's arithmetic, faults included, does as well as the paper's",
+        effects=(_less(_RELEASED, _EQUAL, 0.02), _near(_RELEASED, _DADS)),
+    ),
+    Claim(
+        says="Dropping equal groups and drawing again comes to the same at equal steps, for three times the rollouts",
+        effects=(
+            _near(_DAPO, _DADS),
+            Effect(says=f"{METRICS['rollouts']}: {_DAPO} as a multiple of {_DADS}, less 3", of=_dear),
+        ),
+    ),
+    Claim(
+        says="At equal rollouts, weighing domains is ahead of dropping equal groups",
+        effects=(_less(_DADS, _DAPO, 0.02, "when spent"),),
+    ),
+    Claim(
+        says="Shares by size are ahead of equal ones early and behind them late",
+        effects=(_less(_PROPORTIONAL, _EQUAL, 0.02), _less(_EQUAL, _PROPORTIONAL, 0.01, "when spent")),
+    ),
+    Claim(
+        says="A domain that cannot be learned draws more than its share, and the others still gain",
+        effects=(
+            Effect(
+                says=f"share of the rollouts for the domain of noise, less an eighth: {_DADS_NOISE}",
+                of=lambda found: found[_DADS_NOISE][f"share: {NOISE}"] - 1 / 8,
+            ),
+            _less(_DADS_NOISE, _EQUAL_NOISE, 0.0),
+        ),
+    ),
+    Claim(
+        says="Gains on unseen benchmarks, over large models, and on long reasoning",
+        why="answers of one token about 16 bits have none of them",
+    ),
+)
+
+
+def _rows() -> tuple[Row, ...]:
+    rows = [
+        Row(arm=arm, metric=metric, says=says, pilot=number)
+        for arm, (settings, pilot) in _ARMS.items()
+        for (metric, says), number in zip(METRICS.items(), pilot, strict=True)
+        if metric != "when spent" or settings["rollouts"] == FOUR
+    ]
+    for arm in (_EQUAL, _DADS, _PROPORTIONAL, _DAPO):
+        rows += [Row(arm=arm, metric=f"accuracy: {d}", says=f"accuracy after {STEPS} steps, {d}") for d in NAMES]
+    for arm in (_DADS, _DAPO):
+        rows += [Row(arm=arm, metric=f"share: {d}", says=f"share of the rollouts, {d}") for d in NAMES]
+    rows.append(
+        Row(
+            arm=_DADS_NOISE,
+            metric=f"share: {NOISE}",
+            says=f"share of the rollouts, {NOISE} (noise)",
+            pilot="0.13 (800 steps)",
+        )
+    )
+    return tuple(rows)
+
+
+STUDY = Study(
+    name="domain-sampling",
+    title="Which domain next: sampling by accuracy, its controls and its neighbors",
+    source="Liu, Li and Zheng 2026, RuleReasoner, arXiv:2506.08672; the contextual bandit of eight domains.",
+    arms={arm: settings for arm, (settings, _) in _ARMS.items()},
+    seeds=tuple(range(12)),
+    fast={"steps": 2, "rollouts": 2 * GROUPS * ANSWERS},
+    cell=cell,
+    claims=_CLAIMS,
+    rows=_rows(),
+    axis=AXIS,
+    notes=(
+        "The axis is what was generated, dropped groups included: an arm that drops groups makes fewer steps of the "
+        "same rollouts.",
+        "Accuracy is that of the likeliest answer to 300 fresh problems of each domain; the mean is over domains, not "
+        "over problems. In the two arms with noise it is over the other seven.",
+        f"Noise: the training answers of '{NOISE}' are drawn by chance. The specification does not say which domain "
+        "its pilot took.",
+        "All arms of a seed share the problems, the first weights and the random numbers behind the answers; seeds "
+        "draw their own. Which bits a domain asks about, and that the network's hidden layer is a ReLU, are choices of "
+        "ours, so the pilot's numbers are for orientation.",
+        "Dropping, refilling and replacing of equal groups draw from equal shares; retirement from shares by size. The "
+        "refill draws 8 times at most and then fills the batch with groups that were dropped.",
+        "Difficulty, for the two arms that read it, is the place of the problem's domain in the list of domains: a "
+        "label by hand, one for a whole domain. This says nothing about labels for single problems. Easy to hard goes "
+        "seven times through each domain, hardest last; the last 8 of its 400 steps begin again with the easiest.",
+        "Every step is one of reckon's loop: its samplers, `collect`, GRPO's parts and an update; the policy is a "
+        "network, since a table could not answer fresh problems.",
+        "The rules were committed before the run. They come from the specification, whose pilot had been read.",
+    ),
+)
