@@ -53,6 +53,16 @@ VARIANTS = {
     ),
     "memory of the advantage": ("method={kind: reinforce, decay: 0.8}",),
     "adapters": ("model.lora={rank: 2}", "method={kind: rloo, kl: 0.1}"),
+    "critic": (
+        "method=ppo",
+        "reward.kl={kind: adaptive_kl_reward, target: 0.05, horizon: 20}",
+        "optimizer={lr: 3e-3, epochs: 2, minibatches: 2}",
+    ),
+    "critic of its own": (
+        "method={kind: ppo, kl: 0, whiten: batch}",
+        "critic={optimizer: {lr: 1e-2, epochs: 3, minibatches: 2, schedule: linear}}",
+        "advantage.warmup=1",
+    ),
     "refill": ("keep=drop_equal", "refill={rounds: 4, on_short: fill}", "prompts=3", "answers=3"),
 }
 
@@ -150,6 +160,14 @@ def test_the_variants_do_what_they_are_here_for(trained):
     assert max(series(trained(*VARIANTS["reference"]), "policy/kl")) > 1e-4
     assert series(trained(*VARIANTS["mini-batches"]), "policy/steps") == [4.0] * 6
     assert "advantage.json" in weights(trained(*VARIANTS["memory of the advantage"]))
+    shared, own = trained(*VARIANTS["critic"]), trained(*VARIANTS["critic of its own"])
+    assert b"value_head" in weights(shared)["policy.safetensors"]
+    coefs = series(shared, "reward/kl/coef")
+    assert len(set(coefs)) == 6
+    assert b"value_head" not in weights(own)["policy.safetensors"]
+    assert b"value_head" in weights(own)["advantage.safetensors"]
+    assert series(own, "policy/steps") == [0.0] + [1.0] * 5
+    assert series(own, "critic/steps") == [6.0] * 6
     adapters = trained(*VARIANTS["adapters"])
     assert b"lora_A" in weights(adapters)["policy.safetensors"]
     assert b"embed_tokens" not in weights(adapters)["policy.safetensors"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from reckon.errors import InputError
-from reckon.losses import Objectives
-from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, reinforce, rloo, rule_reasoner
+from reckon.losses import Objectives, PolicyGradient, ValueLoss
+from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, ppo, reinforce, rloo, rule_reasoner
 from reckon.recipe import Recipe, methods_table, snake_case
 from reckon.rewards import as_reward
 from reckon.samplers import DomainSampler, Uniform
@@ -71,11 +71,40 @@ def test_dapo_charges_for_length_over_the_last_fifth():
 def test_policy_gradient_methods_sum_over_a_responses_tokens(method, advantage):
     parts = method(Task())
     assert repr(parts.advantage) == advantage
-    assert repr(parts.objective) == "PolicyGradient(average='constant', length=1)"
+    assert parts.objective == PolicyGradient(average="constant", length=1, whiten=False)
 
 
 def test_reinforce_with_a_running_baseline():
     assert repr(reinforce(Task(), decay=0.5).advantage) == "RunningMean(decay=0.5)"
+
+
+def test_ppo_is_what_its_paper_for_language_models_says():
+    """Ivison et al. 2024: gamma 1, lambda 0.95, clip 0.2 and 0.2, value loss 0.1, KL 0.05, whitened by mini-batch."""
+    live, frozen = object(), object()
+    parts = ppo(Task(), policy=live, reference=frozen)
+    charge = parts.reward.parts["kl"]
+    assert (charge.policy, charge.reference, charge.coef, charge.clamp) == (live, frozen, 0.05, False)
+    part = parts.advantage
+    assert (part.critic, part.gamma, part.lam, part.whiten, part.whiten_rewards) == (live, 1.0, 0.95, False, False)
+    assert (part.learn, part.warmup) == (None, 0)
+    ratio, value = parts.objective.parts["ratio"], parts.objective.parts["value"]
+    assert (ratio.low, ratio.high, ratio.whiten, ratio.old, ratio.average) == (0.2, 0.2, True, "rollout", "tokens")
+    assert (value.clip, value.coef, value.average) == (0.2, 0.1, "tokens")
+
+
+def test_ppo_with_a_critic_of_its_own_teaches_it_apart():
+    live, own = object(), object()
+    parts = ppo(Task(), kl=0.0, whiten="batch", old="step", value_clip=None, policy=live, critic=own)
+    assert list(parts.reward.parts) == ["correct"]
+    assert (parts.advantage.critic, parts.advantage.whiten) == (own, True)
+    assert parts.advantage.learn == ValueLoss(coef=0.1, clip=None)
+    assert (parts.objective.whiten, parts.objective.old) == (False, "step")
+    shared = ppo(Task(), kl=0.0, policy=live, critic=live)
+    assert shared.advantage.learn is None
+    with pytest.raises(InputError, match="ppo asks a critic"):
+        ppo(Task(), kl=0.0)
+    with pytest.raises(InputError, match="compares two models"):
+        ppo(Task(), policy=live)
 
 
 def test_kl_stands_where_the_papers_put_it():
@@ -92,6 +121,15 @@ def test_kl_stands_where_the_papers_put_it():
             method(Task(), kl=0.1)
 
 
+class Frozen:
+    """A policy that is its own reference."""
+
+    tokenizer = None
+
+    def reference(self):
+        return self
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_its_source_and_its_recipe(name, tmp_path, monkeypatch):
     first = (inspect.getdoc(METHODS[name]) or "").split("\n")[0]
@@ -105,7 +143,9 @@ def test_every_method_has_its_source_and_its_recipe(name, tmp_path, monkeypatch)
     )
     monkeypatch.chdir(tmp_path)
     recipe = Recipe.parse(f"model: tiny\nmethod: {name}\ntask: 'own.py:One'\n")
-    made, direct = recipe.build(None), METHODS[name](Task(), **_limit(name, recipe.sampling.max_new_tokens))
+    policy = Frozen()
+    made = recipe.build(policy)
+    direct = METHODS[name](Task(), **_given(name, policy, recipe.sampling.max_new_tokens))
     for role in ("keep", "reward", "advantage", "objective"):
         assert getattr(made, role) == getattr(direct, role)
 
@@ -121,13 +161,18 @@ def test_the_table_has_every_method_and_its_parts():
     lines = methods_table().splitlines()[2:]
     assert [line.split("|")[1].strip().strip("`") for line in lines] == list(METHODS)
     for line, method in zip(lines, METHODS.values(), strict=True):
-        parts = method(Task(), **({"limit": 8} if "limit" in inspect.signature(method).parameters else {}))
-        for role in ("sampler", "keep", "advantage", "objective"):
+        parts = method(Task(), **_given(method.__name__, Frozen(), 8))
+        for role in ("sampler", "keep", "advantage"):
             assert snake_case(type(getattr(parts, role)).__name__) in line
+        for part in getattr(parts.objective, "parts", {"": parts.objective}).values():
+            assert snake_case(type(part).__name__) in line
 
 
-def _limit(name, limit):
-    return {"limit": limit} if "limit" in inspect.signature(METHODS[name]).parameters else {}
+def _given(name, policy, limit):
+    """What a recipe gives a method beside the task; a reference only where the method compares with one."""
+    wanted = inspect.signature(METHODS[name]).parameters
+    given = {"limit": limit, "policy": policy} | ({"reference": policy} if name == "ppo" else {})
+    return {key: value for key, value in given.items() if key in wanted}
 
 
 def test_a_bare_function_as_the_reward_of_parts_is_told_what_to_do():

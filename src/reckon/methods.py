@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Literal
 
-from reckon.credit import BatchMean, GroupNormalized, LeaveOneOut, RunningMean
+from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, RunningMean
 from reckon.errors import InputError
-from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient
+from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient, ValueLoss
 from reckon.rewards import KLReward, OverlongPenalty, Sum, Verifier
 from reckon.samplers import All, DomainSampler, DropEqual, Uniform
-from reckon.types import Model, Parts, Refill, Task
+from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
-__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "reinforce", "rloo", "rule_reasoner"]
+__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "ppo", "reinforce", "rloo", "rule_reasoner"]
 
 
 def grpo(task: Task, *, clip: float = 0.2, kl: float = 0.0, reference: Model | None = None) -> Parts:
@@ -137,15 +138,75 @@ def rule_reasoner(task: Task, *, clip: float = 0.2) -> Parts:
     return replace(grpo(task, clip=clip), sampler=DomainSampler(task))
 
 
+def ppo(
+    task: Task,
+    *,
+    kl: float = 0.05,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+    clip: float = 0.2,
+    value_clip: float | None = 0.2,
+    value_coef: float = 0.1,
+    whiten: Literal["minibatch", "batch"] | None = "minibatch",
+    old: Literal["rollout", "step"] = "rollout",
+    policy: Policy | None = None,
+    reference: Model | None = None,
+    critic: Policy | None = None,
+) -> Parts:
+    """PPO (Schulman et al. 2017, arXiv:1707.06347): a critic at every token, a clipped ratio, a charge for leaving.
+
+    With the defaults of Ivison et al. 2024, arXiv:2406.09279, for language models. Their code recomputes the old
+    log-probs and values at every step, so that nothing is ever clipped: `old="step"` and `value_clip=None`.
+
+    Args:
+        task: poses the problems; its verdict is the reward, and a learned reward model can take its place.
+        kl: coefficient of the divergence from `reference`, charged in the reward.
+        gamma: discount.
+        lam: how far advantages reach beyond the critic's next value.
+        clip: how far the ratio may move from 1.
+        value_clip: how far a value may move, in units of the reward; None = as far as it likes.
+        value_coef: of the critic's loss.
+        whiten: advantages over the tokens of a mini-batch (as the paper) or of the batch (as TRL), or not at all.
+        old: what the ratio is to: the policy that sampled, or the one at each step.
+        policy: what learns; always needed.
+        reference: the model before training; needed where kl is above 0.
+        critic: a model of its own that learns beside the policy; left out, the policy's own value head.
+    """
+    own = critic is not None and critic is not policy
+    value = ValueLoss(clip=value_clip, coef=value_coef)
+    ratio = ClippedRatio(low=clip, high=clip, average="tokens", whiten=whiten == "minibatch", old=old)
+    objective: Objective = ratio if own else Objectives({"ratio": ratio, "value": value})
+    charge = {"kl": KLReward(policy=_needed(policy), reference=_needed(reference), coef=kl)} if kl else {}
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier(), **charge}),
+        advantage=GAE(
+            critic=_with_values(critic or policy),
+            gamma=gamma,
+            lam=lam,
+            whiten=whiten == "batch",
+            learn=value if own else None,
+        ),
+        objective=objective,
+    )
+
+
 METHODS: Mapping[str, Callable[..., Parts]] = {
-    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, rule_reasoner)
+    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner)
 }
 
 
 def _needed(model: Model | None) -> Model:
     if model is None:
         raise InputError(
-            "`kl` is above 0, which compares two models. Give `reference=policy.reference()` (and rloo the `policy`), "
-            "or set kl to 0."
+            "`kl` is above 0, which compares two models. Give `reference=policy.reference()` (and rloo and ppo the "
+            "`policy`), or set kl to 0."
         )
     return model
+
+
+def _with_values(critic: Policy | None) -> Policy:
+    if critic is None:
+        raise InputError("ppo asks a critic. Give the `policy`, loaded with value_head=True, or a `critic` of its own.")
+    return critic

@@ -1,5 +1,6 @@
 """A fitted judge by its folder: found without opening it, opened when it is first asked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from reckon.errors import InputError, MissingError
 from reckon.fit import Settings, fit_command
 from reckon.rewards import Fitted, is_fitted, load_judge
 from reckon.rewards import _fitted as module
-from reckon.types import Problem
+from reckon.types import End, Problem
 
 ROWS = [
     {"id": str(i), "prompt": f"{i}+1=", "completion": f"{i + off}\n!", "label": off == 1}
@@ -47,6 +48,22 @@ def test_it_says_what_the_judge_says(runs, kind, place):
     assert found.abs().max() > 1e-4
 
 
+def test_what_becomes_of_cut_off_responses_reaches_an_outcome_model_alone(runs):
+    folder, batch = runs
+    ends = torch.tensor([End.EOS, End.LENGTH, End.EOS, End.LENGTH])
+    batch = replace(batch, rollouts=replace(batch.rollouts, end=ends))
+    plain = values(Fitted(str(folder / "outcome-bce"), device="cpu"), batch)
+    replaced = values(Fitted(str(folder / "outcome-bce"), unfinished="replace", penalty=-10.0, device="cpu"), batch)
+    assert replaced[ends == End.LENGTH].tolist() == [-10, -10]
+    assert torch.equal(replaced[ends == End.EOS], plain[ends == End.EOS])
+    charged = values(Fitted(str(folder / "outcome-bce"), unfinished="subtract", penalty=1.0, device="cpu"), batch)
+    torch.testing.assert_close(charged, plain - (ends == End.LENGTH).float())
+    unknown = values(Fitted(str(folder / "outcome-bce"), unfinished="unknown", device="cpu"), batch)
+    assert unknown.isnan().tolist() == [False, True, False, True]
+    with pytest.raises(InputError, match="the judge is of kind 'implicit_reward', which has no `unfinished`"):
+        values(Fitted(str(folder / "implicit-ce"), unfinished="unknown", device="cpu"), batch)
+
+
 def test_per_and_how_reach_the_judge(runs):
     folder, batch = runs
     dense = values(Fitted(str(folder / "implicit-ce")), batch)
@@ -63,7 +80,8 @@ def test_device_and_sizes_reach_the_judge(runs, monkeypatch):
     given = []
     monkeypatch.setattr(module, "load_judge", lambda path, **how: given.append(how) or load_judge(path, **how))
     values(Fitted(str(folder / "outcome-bce"), device="cpu", tokens_per_batch=7), batch)
-    assert given == [{"per": None, "how": None, "device": "cpu", "tokens_per_batch": 7}]
+    unset = dict.fromkeys(("per", "how", "unfinished", "penalty"))
+    assert given == [{**unset, "device": "cpu", "tokens_per_batch": 7}]
 
 
 def test_it_is_opened_once_and_not_before_it_is_asked(runs, monkeypatch):

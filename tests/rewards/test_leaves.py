@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from reckon.errors import InputError
-from reckon.rewards import KLReward, Verifier
-from reckon.types import Outputs
+from reckon.rewards import AdaptiveKLReward, KLReward, Sum, Verifier
+from reckon.types import LearningReward, Outputs, Reporting, Rng
 
 NAN = float("nan")
 
@@ -60,3 +60,86 @@ def test_rounding_of_the_sampler_is_no_distance(make_batch):
 def test_kl_reward_refuses_a_coefficient_below_nothing():
     with pytest.raises(InputError, match=r"`coef` is -0.1"):
         KLReward(policy=Scores(None), reference=Scores(None), coef=-0.1)
+
+
+def test_a_clamped_charge_pays_nothing_for_tokens_that_became_less_likely(make_batch):
+    """Distances 0.5, -1 and, in the padding, infinity."""
+    batch = make_batch(["ab"], lengths=[2])
+    policy = Scores(torch.tensor([[-1.0, -2.0, math.inf]]))
+    reference = Scores(torch.tensor([[-1.5, -1.0, 0.0]]))
+    for part in (
+        KLReward(policy=policy, reference=reference, coef=0.1, clamp=True),
+        AdaptiveKLReward(policy=policy, reference=reference, coef=0.1, target=1.0, clamp=True),
+    ):
+        ((_, stream),) = part.score(batch).items()
+        assert stream.values.flatten().tolist() == pytest.approx([-0.05, 0.0, 0.0])
+
+
+# The coefficient that follows
+
+
+def adaptive(distances, **settings):
+    """A charge for given distances [N, T]."""
+    scores = torch.tensor(distances)
+    return AdaptiveKLReward(policy=Scores(scores), reference=Scores(torch.zeros_like(scores)), **settings)
+
+
+@pytest.mark.parametrize(
+    ("distances", "kl", "coef"),  # target 2, coefficient 0.1, 2 responses, horizon 4: times 1 + e / 2
+    [
+        ([[1.0, 1.1], [1.0, 1.1]], 2.1, 0.1 * 1.025),  # e = 0.05
+        ([[3.0, 3.0], [1.0, 1.0]], 4.0, 0.11),  # e = 1, held at 0.2
+        ([[0.0, 0.0], [0.0, 0.0]], 0.0, 0.09),  # e = -1, held at -0.2
+        ([[-1.0, 0.0], [-1.0, 0.0]], -1.0, 0.09),
+    ],
+)
+@pytest.mark.parametrize("clamp", [False, True])
+def test_the_coefficient_follows_the_divergence_of_the_batch(make_batch, distances, kl, coef, clamp):
+    batch = make_batch(["ab", "ab"], lengths=[2, 2])
+    part = adaptive([[*row, math.inf] for row in distances], target=2.0, coef=0.1, horizon=4, clamp=clamp)
+    assert isinstance(part, LearningReward)
+    assert isinstance(part, Reporting)
+    before = part.score(batch)["adaptive_kl_reward"].values
+    charged = part.assess(batch, Rng((0,)))["adaptive_kl_reward"].values
+    assert torch.equal(charged, before)  # this batch at the coefficient that was there
+    wanted = torch.tensor([[*row, 0.0] for row in distances])
+    torch.testing.assert_close(charged, -0.1 * (wanted.clamp(min=0) if clamp else wanted))
+    assert part.metrics() == pytest.approx({"coef": 0.1, "kl": kl})
+    part.assess(batch, Rng((1,)))
+    assert part.metrics() == pytest.approx({"coef": coef, "kl": kl})
+
+
+def test_the_paper_s_constant_is_a_batch_in_ten_horizons(make_batch):
+    """K = 0.1: ten batches' worth of responses as the horizon; an error of 0.2 changes the coefficient by 2%."""
+    batch = make_batch(["a"] * 8, lengths=[1] * 8)
+    part = adaptive([[9.0, 0.0]] * 8, target=1.0, coef=0.05, horizon=80)
+    part.assess(batch, Rng((0,)))
+    assert part.state_dict() == {"coef": pytest.approx(0.05 * 1.02)}
+
+
+def test_the_coefficient_is_saved_and_scoring_leaves_it_alone(make_batch):
+    batch = make_batch(["ab"], lengths=[2])
+    part, fresh = (Sum({"kl": adaptive([[3.0, 3.0, 0.0]], target=1.0, horizon=2)}) for _ in range(2))
+    part.assess(batch, Rng((0,)))
+    assert part.metrics() == pytest.approx({"reward/kl/coef": 0.05, "reward/kl/kl": 6.0})
+    fresh.load_state_dict(part.state_dict())
+    fresh.score(batch)
+    one, other = (tree.assess(batch, Rng((1,)))["kl"].values for tree in (part, fresh))
+    assert torch.equal(one, other)
+    assert one[0, 0] == pytest.approx(-3 * 0.05 * 1.1)
+    with pytest.raises(InputError, match="adaptive_kl_reward: the saved state must hold the coefficient"):
+        fresh.parts["kl"].load_state_dict({"coef": "0.1"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"target": 0.0}, "`target` is 0.0; it must be above 0"),
+        ({"target": NAN}, "`target` is nan"),
+        ({"target": 1.0, "coef": 0.0}, "`coef` is 0.0; it must be above 0"),
+        ({"target": 1.0, "horizon": 0}, "`horizon` is 0; it must be 1 or more"),
+    ],
+)
+def test_an_adaptive_charge_refuses_what_it_cannot_follow(settings, message):
+    with pytest.raises(InputError, match=f"adaptive_kl_reward: {message}"):
+        AdaptiveKLReward(policy=Scores(None), reference=Scores(None), **settings)

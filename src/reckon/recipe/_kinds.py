@@ -68,6 +68,7 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "KeywordReward",
         "Containment",
         "KLReward",
+        "AdaptiveKLReward",
         "Http",
         "Gate",
         "Sum",
@@ -89,8 +90,8 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "Fitted",
         "SequenceClassifier",
     ),
-    "advantage": _of("reckon.credit", "GroupNormalized", "LeaveOneOut", "BatchMean", "RunningMean"),
-    "objective": _of("reckon.losses", "ClippedRatio", "PolicyGradient", "KLPenalty", "EntropyBonus"),
+    "advantage": _of("reckon.credit", "GroupNormalized", "LeaveOneOut", "BatchMean", "RunningMean", "GAE"),
+    "objective": _of("reckon.losses", "ClippedRatio", "PolicyGradient", "KLPenalty", "EntropyBonus", "ValueLoss"),
 }
 
 

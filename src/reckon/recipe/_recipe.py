@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -10,12 +11,24 @@ from typing import TYPE_CHECKING, cast
 
 import yaml
 
-from reckon.recipe._document import Document, did_you_mean, parse, read
+from reckon.recipe._critic import OwnCritic, read_critic
+from reckon.recipe._document import Document, Keys, did_you_mean, parse, read
 from reckon.recipe._kinds import Role, Target
 from reckon.recipe._many import Named, build_objective, build_reward, many_of, read_many
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
 from reckon.recipe._schema import Evaluate, Frame, Save
-from reckon.recipe._settings import arguments, construct, known, located, mapping, plain, section, settings, shown
+from reckon.recipe._settings import (
+    arguments,
+    construct,
+    dotted,
+    known,
+    located,
+    mapping,
+    plain,
+    section,
+    settings,
+    shown,
+)
 from reckon.types import Json, Judges, Parts, Refill, Task, Worked
 
 if TYPE_CHECKING:
@@ -25,7 +38,8 @@ METHOD = "grpo"  # where a recipe names none
 ROUNDS = 8  # draws for one batch where a keep rule drops groups
 _ONE: tuple[Role, ...] = ("sampler", "keep", "advantage")
 _NOT_SET = ("total", "value_head")  # of an optimizer and a model, and no settings of a recipe
-_KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "eval_reward", "refill", "sampling", "optimizer")
+_SECTIONS = ("refill", "sampling", "optimizer", "critic")
+_KEYS = ("model", "method", "task", *_ONE, "reward", "objective", "eval_reward", *_SECTIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +59,7 @@ class Recipe:
     refill: Refill
     sampling: Sampling
     optimizer: Optimization
+    critic: OwnCritic | None  # None = the policy's own value head, where a part asks for a critic
     frame: Frame
     made_task: Task
 
@@ -78,11 +93,21 @@ class Recipe:
             if key not in given:
                 raise document.error((), f"the recipe has no `{key}`. Add it, for example {_EXAMPLES[key]}.")
         frame = _frame(document, {key: given[key] for key in plan_keys if key in given})
-        optimizer = _optimizer(document, given.get("optimizer", {}), Optimization, frame)
+        optimizer = _optimizer(document, ("optimizer",), given.get("optimizer", {}), Optimization, frame)
+        critic = read_critic(
+            document,
+            given.get("critic"),
+            read_model=lambda keys, value: _model(document, value, keys),
+            read_optimizer=lambda keys, value: _optimizer(
+                document, keys, value, Optimization, frame, base=vars(optimizer)
+            ),
+        )
         task = read_part(document, ("task",), "task", given["task"])
         made = cast("Task", task.build(document, {}))
         sampling = cast("Sampling", _made(document, "sampling", given.get("sampling", {}), Sampling))
-        method, preset = _preset(document, given.get("method", METHOD), made, sampling.max_new_tokens)
+        method, preset = _preset(
+            document, given.get("method", METHOD), made, sampling.max_new_tokens, own_critic=critic is not None
+        )
         one = {
             role: read_part(document, (role,), role, given[role], part_of(role, getattr(preset, role), (role,)))
             if role in given
@@ -105,13 +130,17 @@ class Recipe:
             refill=cast("Refill", _made(document, "refill", given.get("refill", {}), Refill, base)),
             sampling=sampling,
             optimizer=optimizer,
+            critic=critic,
             frame=frame,
             made_task=made,
         )
-        shared = (*recipe.reward.values(), *recipe.objective.values(), *recipe.eval_reward.values())
-        for part in (*one.values(), *(entry.part for entry in shared)):
+        for part in recipe._parts():
             try_out(part, document, made)
         return recipe
+
+    def _parts(self) -> list[Part]:
+        shared = (*self.reward.values(), *self.objective.values(), *self.eval_reward.values())
+        return [*(getattr(self, role) for role in _ONE), *(entry.part for entry in shared)]
 
     @property
     def name(self) -> str:
@@ -142,6 +171,7 @@ class Recipe:
             **({"eval_reward": {k: v.plain() for k, v in self.eval_reward.items()}} if self.eval_reward else {}),
             "sampling": plain(self.sampling),
             "optimizer": optimizer,
+            **({"critic": self.critic.plain()} if self.critic is not None else {}),
             **plan,
             "out": str(self.out),
         }
@@ -156,23 +186,32 @@ class Recipe:
     @property
     def needs_reference(self) -> bool:
         """Whether some part compares with the model as it was before training."""
-        shared = (*self.reward.values(), *self.objective.values(), *self.eval_reward.values())
-        return any(needs(part, "reference") for part in (*(n.part for n in shared), self.advantage, self.keep))
+        return any(needs(part, "reference") for part in self._parts())
+
+    @property
+    def has_value_head(self) -> bool:
+        """Whether the policy is its own critic."""
+        return self.critic is None and any(needs(part, "critic") for part in self._parts())
 
     def check_training(self) -> None:
         """What training needs and an evaluation of the same recipe does not.
 
         Raises:
-            InputError: no reward trains; or top-k, top-p or min-p together with an objective that has a probability
-                ratio, which needs the probabilities that the sampler drew from.
+            InputError: no reward trains; a critic that nobody asks or teaches; or top-k, top-p or min-p together with
+                an objective that has a probability ratio, which needs the probabilities that the sampler drew from.
         """
+        self._check_critic()
         if not any(entry.weight and not entry.watch for entry in self.reward.values()):
             raise self.document.error(
                 ("reward",),
                 f"`reward` has nothing to learn from: {', '.join(self.reward)} is watched or weighs 0. Where one part "
                 "has a kind the mapping is the whole list, so name the method's too (`correct: verifier`).",
             )
-        ratios = [entry.part.kind for entry in self.objective.values() if entry.part.kind == "clipped_ratio"]
+        ratios = [
+            entry.part.kind
+            for entry in self.objective.values()
+            if entry.part.kind == "clipped_ratio" and entry.part.settings["old"] == "rollout"
+        ]
         for name in ("top_k", "top_p", "min_p"):
             if ratios and type(self.sampling)(**{name: getattr(self.sampling, name)}).truncated:
                 raise self.document.error(
@@ -180,6 +219,29 @@ class Recipe:
                     f"`sampling.{name}` cuts off tokens, and {ratios[0]} compares with the probabilities that the "
                     "sampler drew from. Leave it out, or take an objective without a ratio, such as policy_gradient.",
                 )
+
+    def _check_critic(self) -> None:
+        asked = any(needs(part, "critic") for part in self._parts())
+        taught = any(entry.part.kind == "value_loss" for entry in self.objective.values())
+        learns = self.advantage.settings.get("learn") is not None
+        if self.critic is not None and not asked:
+            raise self.document.error(
+                ("critic",), "`critic` is a model that no part asks. Take `advantage: gae`, or leave `critic` out."
+            )
+        if self.critic is not None and not learns:
+            raise self.document.error(
+                ("critic",),
+                "`critic` is a model of its own, and nothing teaches it. Write `advantage: {kind: gae, learn: "
+                "value_loss}`, or leave `critic` out and let the policy be its own.",
+            )
+        if asked and self.critic is None and (learns or not taught):
+            raise self.document.error(
+                ("advantage",),
+                "`advantage` asks the policy's own value head, which "
+                + ("learns with the policy and not by `advantage.learn`. " if learns else "nothing teaches. ")
+                + "Put a `value_loss` among the objectives, or give a `critic`, a model of its own"
+                + (", and keep `learn`." if learns else "."),
+            )
 
     def load_policy(self) -> LanguageModel:
         """Loads the model, the first thing a recipe does that takes time; not warmed up.
@@ -189,7 +251,12 @@ class Recipe:
         """
         from reckon.models import load_model
 
-        given = {**self.model, "sampling": self.sampling, "optimizer": self.optimizer}
+        given = {
+            **self.model,
+            "sampling": self.sampling,
+            "optimizer": self.optimizer,
+            "value_head": self.has_value_head,
+        }
         return cast("LanguageModel", construct(self.document, ("model",), load_model, given))
 
     def build(self, policy: LanguageModel) -> Parts:
@@ -211,18 +278,21 @@ class Recipe:
         return build_reward(self.eval_reward, self.document, self._given(policy)) if self.eval_reward else None
 
     def _given(self, policy: LanguageModel) -> dict[str, Callable[[], object]]:
-        """What parts may ask for. The reference is made when the first part asks, and shared."""
-        reference: list[object] = []
+        """What parts may ask for. Reference and critic are made when the first part asks, and shared."""
 
-        def frozen() -> object:
-            if not reference:
-                reference.append(policy.reference())
-            return reference[0]
+        @functools.cache
+        def reference() -> object:
+            return policy.reference()
+
+        @functools.cache
+        def critic() -> object:
+            return policy if self.critic is None else self.critic.build(self.document, policy)
 
         return {
             "task": lambda: self.made_task,
             "policy": lambda: policy,
-            "reference": frozen,
+            "reference": reference,
+            "critic": critic,
             "tokenizer": lambda: policy.tokenizer,
         }
 
@@ -270,17 +340,25 @@ def _made(
     return construct(document, (key,), target, values)
 
 
-def _optimizer(document: Document, value: Json, target: Callable[..., Optimization], frame: Frame) -> Optimization:
-    values = section(document, ("optimizer",), value, target, "`optimizer`", without=("total",))
+def _optimizer(
+    document: Document,
+    keys: Keys,
+    value: Json,
+    target: Callable[..., Optimization],
+    frame: Frame,
+    base: Mapping[str, object] | None = None,
+) -> Optimization:
+    name = dotted(keys)
+    values = section(document, keys, value, target, f"`{name}`", base=base, without=("total",))
     epochs, minibatches = cast("int", values["epochs"]), cast("int", values["minibatches"])
     if minibatches > frame.prompts:
         raise document.error(
-            ("optimizer", "minibatches"),
-            f"`optimizer.minibatches` is {minibatches}, but a step has only {frame.prompts} `prompts`, and "
+            (*keys, "minibatches"),
+            f"`{name}.minibatches` is {minibatches}, but a step has only {frame.prompts} `prompts`, and "
             "mini-batches are cut between them. Lower it, or ask for more prompts.",
         )
     total = max(1, frame.steps * epochs * minibatches)
-    return cast("Optimization", construct(document, ("optimizer",), target, {**values, "total": total}))
+    return cast("Optimization", construct(document, keys, target, {**values, "total": total}))
 
 
 def read_model(name: str, overrides: Iterable[str] = ()) -> Callable[[], LanguageModel]:
@@ -300,19 +378,21 @@ def read_model(name: str, overrides: Iterable[str] = ()) -> Callable[[], Languag
     return lambda: cast("LanguageModel", construct(document, ("model",), load_model, {**given, "sampling": sampling}))
 
 
-def _model(document: Document, value: Json) -> dict[str, object]:
+def _model(document: Document, value: Json, keys: Keys = ("model",)) -> dict[str, object]:
     from reckon.models import BUILT_IN, load_model
 
     given: Json = {"name": value} if isinstance(value, str) else value
-    without = ("sampling", "optimizer", "value_head")  # the last is for critics, which no recipe has
-    values = section(document, ("model",), given, load_model, "`model`", without=without)
+    without = ("sampling", "optimizer", "value_head")  # sections of their own, and what goes without saying
+    values = section(document, keys, given, load_model, f"`{dotted(keys)}`", without=without)
     name = str(values["name"])
     if name and name not in BUILT_IN and located(document, name).is_dir():
         values["name"] = str(located(document, name).absolute())
     return values
 
 
-def _preset(document: Document, value: Json, task: Task, limit: int) -> tuple[dict[str, object], Parts]:
+def _preset(
+    document: Document, value: Json, task: Task, limit: int, *, own_critic: bool
+) -> tuple[dict[str, object], Parts]:
     """The method's name and settings, and the parts it makes; methods that ask for the `limit` of tokens are told."""
     from reckon.methods import METHODS
 
@@ -325,5 +405,7 @@ def _preset(document: Document, value: Json, task: Task, limit: int) -> tuple[di
         raise document.error(("method",), f"there is no method {shown(kind)}. {near}")
     values = section(document, ("method",), given, METHODS[kind], f"'{kind}'", base={"limit": limit})
     later = {a.name: Later() for a in arguments(METHODS[kind]) if a.name in ("policy", "reference")}
+    if own_critic and any(a.name == "critic" for a in arguments(METHODS[kind])):
+        later["critic"] = Later()
     made = construct(document, ("method",), METHODS[kind], {**values, "task": task, **later})
     return {"kind": kind, **values}, cast("Parts", made)

@@ -210,6 +210,7 @@ def warmed_policy(recipe: Recipe, show: Show = "auto") -> tuple[LanguageModel, M
         sampling=recipe.sampling,
         optimizer=recipe.optimizer,
         lora=lora,  # type: ignore[arg-type]
+        value_head=recipe.has_value_head,
         **given,  # type: ignore[arg-type]
     )
     return policy, metrics

@@ -28,7 +28,7 @@ _JSON = {"Json": pydantic.JsonValue}  # ours names itself in its own definition,
 
 Check: TypeAlias = Callable[[Document, Keys, Json, object], object]  # (document, keys, value, annotation) to the value
 
-INJECTED = ("task", "policy", "reference", "tokenizer")  # given by the recipe, never written in it
+INJECTED = ("task", "policy", "reference", "critic", "tokenizer")  # given by the recipe, never written in it
 
 
 class Required(enum.Enum):

@@ -6,13 +6,13 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from reckon.recipe._kinds import KINDS, Role, load_kind
 from reckon.recipe._many import Named, many_of
 from reckon.recipe._parts import Later, Part, part_of
 from reckon.recipe._settings import REQUIRED, arguments, plain, settings
-from reckon.types import Model, Parts, Problem, Split, Verdict
+from reckon.types import Parts, Problem, Split, Verdict
 
 
 def methods_table() -> str:
@@ -21,7 +21,7 @@ def methods_table() -> str:
 
     lines = ["| method | sampler | keep | reward | advantage | objective |", "|---|---|---|---|---|---|"]
     for name, method in METHODS.items():
-        given: dict[str, object] = {"limit": _LIMIT, "reference": cast("Model", Later())}
+        given: dict[str, object] = {"limit": _LIMIT, "policy": Later(), "reference": Later()}
         wanted = {argument.name for argument in arguments(method)}
         parts: Parts = method(_Anything(), **{key: value for key, value in given.items() if key in wanted})
         cells = [
@@ -30,7 +30,7 @@ def methods_table() -> str:
             _part(part_of("keep", parts.keep, ("keep",))),
             _named(many_of("reward", parts.reward)),
             _part(part_of("advantage", parts.advantage, ("advantage",))),
-            _part(part_of("objective", parts.objective, ("objective",))),
+            _named(many_of("objective", parts.objective), single=True),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -72,7 +72,9 @@ def _part(part: Part) -> str:
     return f"`{part.kind}`" + (f" ({', '.join(changed)})" if changed else "")
 
 
-def _named(named: Mapping[str, Named]) -> str:
+def _named(named: Mapping[str, Named], *, single: bool = False) -> str:
+    if single and len(named) == 1:
+        return _part(next(iter(named.values())).part)
     return ", ".join(f"{name}: {_part(entry.part)}" for name, entry in named.items())
 
 

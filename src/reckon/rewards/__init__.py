@@ -11,7 +11,7 @@ from reckon.rewards._http import Http
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._judges import Judge, load_judge
 from reckon.rewards._judges_reading import Calibrated, text_sequences
-from reckon.rewards._leaves import KLReward, Verifier
+from reckon.rewards._leaves import AdaptiveKLReward, KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
 from reckon.rewards._outcome import OutcomeModel
@@ -23,6 +23,7 @@ from reckon.rewards._tree import Gate, Sum, as_reward
 
 __all__ = [
     "COOPER_CUT",
+    "AdaptiveKLReward",
     "And",
     "BaseSamples",
     "Calibrated",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from reckon.errors import MissingError
 from reckon.rewards._judges import JUDGE_FILE, Judge, load_judge
@@ -23,12 +24,15 @@ class Fitted:
     """What `reckon fit` has learned, by the folder it wrote: the reward that its model was trained to be.
 
     `per` and `how` are for judges that have the choice: rewards of tokens, steps or responses, and how the steps of a
-    response become one score. The model is opened when it is first asked.
+    response become one score. `unfinished` and `penalty` are for outcome models: what becomes of a response that ran
+    into the limit. The model is opened when it is first asked.
     """
 
     folder: str
     per: str | None = None
     how: str | None = None
+    unfinished: Literal["score", "unknown", "replace", "subtract"] | None = None
+    penalty: float | None = None
     device: str = "auto"
     tokens_per_batch: int = 1024
 
@@ -45,10 +49,16 @@ class Fitted:
 
         Raises:
             MissingError: its model cannot be opened.
-            InputError: judge.json is damaged, or `per` or `how` is not a choice of this judge.
+            InputError: judge.json is damaged, or `per`, `how`, `unfinished` or `penalty` is not a choice of this judge.
         """
         return load_judge(
-            self.folder, per=self.per, how=self.how, device=self.device, tokens_per_batch=self.tokens_per_batch
+            self.folder,
+            per=self.per,
+            how=self.how,
+            unfinished=self.unfinished,
+            penalty=self.penalty,
+            device=self.device,
+            tokens_per_batch=self.tokens_per_batch,
         )
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:

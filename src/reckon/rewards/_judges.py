@@ -38,6 +38,8 @@ def load_judge(
     *,
     per: str | None = None,
     how: str | None = None,
+    unfinished: Literal["score", "unknown", "replace", "subtract"] | None = None,
+    penalty: float | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     tokens_per_batch: int = 1024,
@@ -52,6 +54,8 @@ def load_judge(
             from this one.
         per: "token", "step" or "response", for judges that have the choice.
         how: the steps of a response are made one score, for judges that have the choice.
+        unfinished: what becomes of a response that ran into the limit, for outcome models; see `OutcomeModel`.
+        penalty: what takes its score's place, or is subtracted from it.
         device: as in `load_model`.
         dtype: as in `load_model`.
         tokens_per_batch: as in `load_model`.
@@ -78,7 +82,7 @@ def load_judge(
             f"the judge in {path} has no value head, or one that never learned. Was it saved completely? Fit it again."
         )
     judge = _build(path, kind, about, model, lambda name: opened(name, head=False))
-    return _with_choices(judge, kind, {"per": per, "how": how})
+    return _with_choices(judge, kind, {"per": per, "how": how, "unfinished": unfinished, "penalty": penalty})
 
 
 def _read(folder: Path) -> dict[str, Json]:
@@ -131,7 +135,7 @@ def _build(
     return StepAdvantage(read, splitter=splitter, rank=True)  # its value ranks responses, its advantages train
 
 
-def _with_choices(judge: Judge, kind: str, choices: Mapping[str, str | None]) -> Judge:
+def _with_choices(judge: Judge, kind: str, choices: Mapping[str, str | float | None]) -> Judge:
     asked = {name: value for name, value in choices.items() if value is not None}
     has = {field.name for field in fields(judge)}
     for name in asked:
