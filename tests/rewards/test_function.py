@@ -9,6 +9,7 @@ import torch
 
 from reckon.errors import InputError, MissingError, RunError
 from reckon.rewards import Function, load_function
+from reckon.rewards.adapters import from_openrlhf, from_verl
 from reckon.types import Problem
 
 NAN = float("nan")
@@ -174,6 +175,24 @@ def test_an_error_in_a_function_names_it_and_its_line(batch):
     line = later.__code__.co_firstlineno + 1
     with pytest.raises(RunError, match=rf"'later' raised ZeroDivisionError: .*test_function.py, line {line}\)"):
         call(later, batch, timeout=9)
+
+
+def test_an_error_in_a_function_of_another_library_s_is_told_at_its_own_line(batch):
+    """Not at the line of the adapter that called it."""
+
+    def compute_score(data_source, solution_str, ground_truth, extra_info):
+        return 1 / 0
+
+    def reward_func(queries, prompts, labels):
+        return {"rewards": [1 / 0]}
+
+    for adapted, function in ((from_verl, compute_score), (from_openrlhf, reward_func)):
+        line = function.__code__.co_firstlineno + 1
+        told = rf"'{function.__name__}' raised ZeroDivisionError: .*test_function.py, line {line}\)"
+        with pytest.raises(RunError, match=told):
+            adapted(function).score(batch)
+    with pytest.raises(RunError, match=r"it must return a mapping with `rewards`, `scores` and `extra_logs`\.$"):
+        from_openrlhf(lambda queries, prompts, labels: 3).score(batch)  # the adapter's own word has no line
 
 
 def test_a_column_that_is_not_there_is_named(batch):

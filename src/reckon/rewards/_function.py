@@ -72,7 +72,9 @@ class Function:
         except _ExpiredError:
             raise RunError(f"{who} took longer than its `timeout` of {self.timeout} seconds.") from None
         except Exception as error:
-            raise RunError(f"{who} raised {type(error).__name__}: {error}{_where(error)}.") from error
+            where = _where(error)
+            said = str(error) if where else str(error).removesuffix(".")
+            raise RunError(f"{who} raised {type(error).__name__}: {said}{where}.") from error
         return {self.name: Stream(values=rewards_from(who, result, batch))}
 
     def _arguments(self, who: str, table: Mapping[str, Cells]) -> dict[str, Cells]:
@@ -185,6 +187,8 @@ def _is_async(function: object) -> bool:
 
 def _where(error: BaseException) -> str:
     """The line of the user's file where it happened: below ours, above the libraries'."""
+    adapters = Path(__file__).parent / "adapters"  # a function of another library's is called through one of these
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = [frame for frame in frames if adapters not in Path(frame.filename).parents]
     frames = [frame for frame in frames if "asyncio" not in Path(frame.filename).parts]
     return f" ({frames[0].filename}, line {frames[0].lineno})" if frames else ""
