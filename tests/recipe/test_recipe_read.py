@@ -1,5 +1,6 @@
 """What is no recipe, and what is told about it."""
 
+import json
 import math
 
 import pytest
@@ -172,6 +173,24 @@ def test_an_error_names_its_line(load, text, place, message):
     with pytest.raises(InputError) as told:
         load(text)
     assert str(told.value).startswith(f"{place}: ")
+    assert message in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "1+1?", "answer": "2"}, {"prompt": ["?"], "answer": "3"}], "rows.jsonl, row 2: "),
+        ([{"prompt": "1+1?", "answer": "2", "split": "dev"}], "has no problem in its split 'train'"),
+    ],
+)
+def test_what_is_wrong_with_a_task_s_problems_is_told_at_the_task(folder, rows, message):
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "r.yaml").write_text(
+        "model: tiny\nmethod: dapo\ntask:\n  kind: file\n  path: rows.jsonl\nevaluate: null\n"
+    )
+    with pytest.raises(InputError) as told:
+        Recipe.load(folder / "r.yaml")
+    assert str(told.value).startswith("r.yaml, line 3: `task`: ")
     assert message in str(told.value)
 
 

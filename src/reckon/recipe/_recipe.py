@@ -82,6 +82,7 @@ class Recipe:
     @classmethod
     def _check(cls, document: Document, overrides: Iterable[str]) -> Recipe:
         from reckon.models import Optimization, Sampling
+        from reckon.samplers import Uniform
 
         for override in overrides:
             document.override(override)
@@ -104,6 +105,7 @@ class Recipe:
         )
         task = read_part(document, ("task",), "task", given["task"])
         made = cast("Task", task.build(document, {}))
+        construct(document, ("task",), Uniform, {"task": made})  # the method's own would tell a fault of it as its own
         sampling = cast("Sampling", _made(document, "sampling", given.get("sampling", {}), Sampling))
         method, preset = _preset(
             document, given.get("method", METHOD), made, sampling.max_new_tokens, own_critic=critic is not None
