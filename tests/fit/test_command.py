@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from reckon.errors import InputError, ReckonError, RunError
+from reckon.errors import InputError, MissingError, ReckonError, RunError
 from reckon.fit import KINDS, ImplicitCE, Settings, fit_command
 from reckon.models import Lora, load_model, tiny
 from reckon.rewards._judges import load_judge
@@ -219,8 +219,10 @@ def test_bad_data_leaves_no_run_behind(small, tmp_path):
 def test_a_run_that_is_there_is_not_overwritten(small, tmp_path):
     given = (rows_of("paired"), small, tmp_path / "out", Settings(**QUICK))
     fit_command("dpo", *given, show="nothing")
-    with pytest.raises(RunError, match="holds a run already"):
-        fit_command("dpo", *given, show="nothing")
+    with pytest.raises(RunError, match=r"holds a run already\. Go on with it \(reckon fit dpo \.\.\. --resume\)"):
+        fit_command("dpo", "gone.jsonl", "./no-such-model", given[2])  # before anything is read
+    with pytest.raises(MissingError, match=r"there is no fit in .*elsewhere to go on with\. Leave --resume"):
+        fit_command("dpo", "gone.jsonl", "./no-such-model", tmp_path / "elsewhere", resume=True)
     assert fit_command("dpo", *given, overwrite=True, show="nothing").finished
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from reckon.errors import InputError
+from reckon.errors import InputError, MissingError, RunError
 from reckon.fit._calibrate import Calibration, read_logits, recalibrate
 from reckon.fit._draw import balanced, by_buckets, by_problem, by_prompt, pairs
 from reckon.fit._fitting import fitting, held_back
@@ -84,6 +84,7 @@ def fit_command(
     settings = settings or Settings()
     entry = entry_of(kind, settings)
     order = _order(entry, settings)
+    _check_folder(Path(out), kind, overwrite=overwrite, resume=resume)
     bare = load_model(model, sampling=Sampling(system=settings.system), dtype=settings.dtype, device=settings.device)
     given = _given(entry, bare, data, dev_data, settings)
     plan = _plan(settings, show)
@@ -118,6 +119,18 @@ def _order(entry: Entry, settings: Settings) -> Order:
             raise InputError("`buckets` draws prefixes one by one, so they cannot be `together`. Set buckets=false.")
         return by_buckets
     return by_prompt if settings.together else shuffled
+
+
+def _check_folder(out: Path, kind: str, *, overwrite: bool, resume: bool) -> None:
+    """What a run in the folder does not allow, told before anything is loaded."""
+    there = (out / "recipe.yaml").is_file()
+    if resume and not there:
+        raise MissingError(f"there is no fit in {out} to go on with. Leave --resume out, or name its folder: --out.")
+    if there and not (resume or overwrite):
+        raise RunError(
+            f"{out} holds a run already. Go on with it (reckon fit {kind} ... --resume), choose another folder "
+            "(--out), or delete it (--overwrite)."
+        )
 
 
 def _open(out: str | Path, recipe: Mapping[str, Json], *, overwrite: bool, resume: bool) -> Run:

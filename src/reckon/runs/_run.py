@@ -87,8 +87,8 @@ class Run:
             there = [name for name in _OURS if name != "environment.json" and (folder / name).exists()]
             if there and not overwrite:
                 raise RunError(
-                    f"{folder} holds a run already ({there[0]}). Resume it, choose another folder, or overwrite it "
-                    "(reckon train has --resume, --out and --overwrite)."
+                    f"{folder} holds a run already ({there[0]}). Resume it, choose another folder, or overwrite it: "
+                    "commands that make runs have --resume, --out and --overwrite."
                 )
             if there and "recipe.yaml" not in there:
                 raise RunError(f"{folder} has {there[0]} but is no run of reckon, so it is left alone. Choose another.")
