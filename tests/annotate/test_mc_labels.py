@@ -326,8 +326,14 @@ def test_another_plan_in_the_same_folder_is_refused(tmp_path):
     label_prefixes(policy, task, rollouts, COMMA, 2, Rng((0,)), folder=tmp_path)
     with pytest.raises(InputError, match=r"made with another `n_mc` \(2, now 3\). Ask for the same"):
         label_prefixes(policy, task, rollouts, COMMA, 3, Rng((0,)), folder=tmp_path)
-    with pytest.raises(InputError, match="made with another `seeds`"):
+    with pytest.raises(InputError, match="made with another `steps`"):
         label_prefixes(policy, task, rollouts, LINE, 2, Rng((0,)), folder=tmp_path)
+    for more, says in (
+        ({"problems": 3}, r"made with another `problems` \(\"2, \w{16}\", now \"3, \w{16}\"\)\. Ask for the same"),
+        ({"n_cov": 3}, r"made with another `seeds` \(\"4, \w{16}\", now \"6, \w{16}\"\)\. Ask for the same"),
+    ):
+        with pytest.raises(InputError, match=says):
+            label_prefixes(policy, task, seeds(policy, task, **more), COMMA, 2, Rng((0,)), folder=tmp_path)
     (tmp_path / "plan.json").unlink()
     with pytest.raises(InputError, match=r"no plan\.json"):
         label_prefixes(policy, task, rollouts, COMMA, 2, Rng((0,)), folder=tmp_path)

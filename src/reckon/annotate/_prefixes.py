@@ -245,12 +245,17 @@ class Job:
         return Cost(rollouts=len(rows), tokens=sum(self.lengths[row] for row in rows), checks=len(rows))
 
     def _plan(self, verdicts: Sequence[int | None]) -> dict[str, Json]:
-        """What labels depend on, so that two plans are never mixed in one folder."""
-        told = hashlib.sha256()
-        for trace in self.traces:
-            told.update(repr((trace.problem.id, trace.problem.answer, trace.tokens, trace.ends, trace.whole)).encode())
+        """What labels depend on, so that two plans are never mixed in one folder.
+
+        Each of problems, seeds and steps tells of itself alone: where two plans differ, the first that does is named.
+        """
+        problems = [(problem.id, problem.answer) for problem in self.rollouts.problems]
+        seeds = [(trace.problem.id, trace.tokens, trace.whole) for trace in self.traces]
+        steps = [trace.ends for trace in self.traces]
         return {
-            "seeds": told.hexdigest(),
+            "problems": _counted(len(problems), problems),
+            "seeds": _counted(len(seeds), seeds),
+            "steps": _counted(sum(trace.steps for trace in self.traces), steps),
             "task": tell_task(self.task, verdicts),
             "policy": tell_policy(self.drawer.policy),
             "rng": list(self.rng.key),
@@ -272,6 +277,11 @@ def traces_of(rollouts: Rollouts, splitter: Splitter, drawing: Drawing) -> list[
         )
         for row in range(len(tokens))
     ]
+
+
+def _counted(count: int, parts: object) -> str:
+    """How many there are, for people, and which, for comparing."""
+    return f"{count}, {hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
 def keys_of(trace: Trace, depth: int) -> list[Key | None]:
