@@ -122,7 +122,7 @@ def test_label_writes_prefixes_that_fit_learns_values_from(home, capsys):
     assert found["cost"]["rollouts"] >= 12
     for change, what in ((["--n", "5"], "problems"), (["--n-cov", "3"], "seeds"), (["--seed", "1"], "rng")):
         assert f"made with another `{what}` " in sentence(capsys, "label", *given, *change, *settings)
-    fitted = ["value", "--data", found["table"], "--model", "./small", "--out", "value", "dev=0.0", "calibrate=false"]
+    fitted = ["value", "--data", "labels", "--model", "./small", "--out", "value", "dev=0.0", "calibrate=false"]
     assert told(capsys, "fit", *fitted, "buckets=false", "dtype=float32")["rows"] == len(rows)
 
 

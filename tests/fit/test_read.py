@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from reckon.annotate import Cost, Labels, PrefixLabel, write_labels
 from reckon.errors import InputError, MissingError
 from reckon.fit import Paired, Prefix, Stepwise, Unpaired, fitting, held_back, read_examples
 from reckon.types import Problem
@@ -135,6 +136,22 @@ def test_a_run_is_read_by_its_rollouts(tmp_path, monkeypatch):
     assert {row.ended for row in found} <= {False, True}
     assert all(row.label in (0.0, 1.0) for row in found)
     assert found[0].problem.answer is not None
+
+
+def test_a_folder_of_labels_is_read_by_its_table(tmp_path):
+    label = PrefixLabel(
+        problem=Problem(id="p", prompt="1+1"), prefix=("2",), tokens=(5,), n_mc=4, n_correct=1, policy_id="", trace=0,
+        steps=1, outcome=1,
+    )  # fmt: skip
+    (tmp_path / "plan.json").write_text("{}")
+    with pytest.raises(MissingError, match="its labels are not finished: give the same `reckon label` again"):
+        read_examples(tmp_path, "prefix")
+    write_labels(tmp_path / "labels.parquet", Labels(records=(label,), cost=Cost()))
+    write_labels(tmp_path / "labels-00000.parquet", Labels(records=(), cost=Cost()))  # a chunk of them is not all
+    assert [(row.text, row.q) for row in read_examples(tmp_path, "prefix").rows] == [("2", 0.25)]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingError, match=r"empty is a folder without rows: it has neither recipe\.yaml nor labels"):
+        read_examples(tmp_path / "empty", "prefix")
 
 
 def test_unknown_labels_are_left_out_and_counted():

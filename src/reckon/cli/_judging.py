@@ -47,7 +47,7 @@ Seed = Annotated[int, typer.Option(help="Of bootstrap and subsets.")]
 def fit_model(
     kind: Annotated[str, typer.Argument(metavar="KIND", help="sft, dpo, implicit-ce, outcome-bce, value, ...")],
     settings: Settings = None,
-    data: Annotated[str, typer.Option(help="Rows: .jsonl, .csv, .parquet, or a hub id.")] = "",
+    data: Annotated[str, typer.Option(help="Rows: .jsonl, .csv, .parquet, a run, labels' folder, or a hub id.")] = "",
     model: Annotated[str, typer.Option(help="What to begin with: a built-in name, a folder or a hub id.")] = "",
     out: Annotated[Path | None, typer.Option(help="The run's folder; runs/fit-KIND if left out.")] = None,
     dev: Annotated[str | None, typer.Option(help="Rows to measure on; a tenth of the prompts if left out.")] = None,
@@ -230,7 +230,7 @@ def label(
 ) -> None:
     """Label the steps of a model's responses by completing them: how often is the answer right from here?
 
-    The table that is printed is what `reckon fit value --data` learns from. KEY=VALUE sets the task, or
+    The folder is what `reckon fit value --data` learns from. KEY=VALUE sets the task, or
     sampling.KEY=VALUE and model.KEY=VALUE.
     """
     from reckon.annotate import Budget, FirstPit, make_labels

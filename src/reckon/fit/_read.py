@@ -17,8 +17,11 @@ from reckon.tasks import Row, read_rows
 
 Shape: TypeAlias = Literal["imitation", "unpaired", "paired", "stepwise", "prefix"]
 OnBad: TypeAlias = Literal["error", "drop"]
-# A file (.jsonl, .csv, .parquet), a run's folder, a dataset on the Hugging Face hub, such a dataset, or a list.
+# A file (.jsonl, .csv, .parquet), a run's folder, one of `reckon label`, a dataset on the Hugging Face hub, such a
+# dataset, or a list.
 Source: TypeAlias = "str | Path | Iterable[Mapping[str, object]]"
+
+LABELS = "labels.parquet"  # what `reckon label` writes into its folder at the end
 
 _PARSERS: Mapping[Shape, Callable[[Row, str], list[Example]]] = {
     "imitation": _parse.imitation,
@@ -98,6 +101,14 @@ def open_rows(source: Source) -> Iterable[Row]:
     path = Path(source).expanduser()
     if (path / "recipe.yaml").is_file():
         return _run(path)
+    if (path / LABELS).is_file():
+        return read_rows(str(path / LABELS))
+    if path.is_dir():
+        begun = (path / "plan.json").is_file()
+        why = "its labels are not finished: give the same `reckon label` again, which goes on"
+        raise MissingError(
+            f"{path} is a folder without rows: {why if begun else f'it has neither recipe.yaml nor {LABELS}'}."
+        )
     text = str(source)
     if not path.exists() and not path.suffix and text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return _hub(text)
