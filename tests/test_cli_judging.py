@@ -141,6 +141,24 @@ def test_what_a_reward_prints_is_not_among_the_results(home, capsys):
     assert told(capsys, "score", "rows.jsonl", "judge", "--out", "j.csv")["responses"] == 48
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["best-of-n", "rows.jsonl", "judge", "--n", "1,8"], "give ascending numbers from 1 to 4"),
+        (["best-of-n", "bare.jsonl", "judge"], "none of 2 responses has a known outcome"),
+        (["signals", "bare.jsonl", "judge"], "no response has a verdict"),
+        (["signals", "rows.jsonl", "judge", "--only", "luk"], "there is no signal 'luk'. Signals: luck, judge."),
+        (["score", "rows.jsonl", "c=judge/classifier", "judge,per=token", "--out", "x.csv"], "which has no `per`"),
+        (["score", "rows.jsonl", "judge", "tokens=format", "--out", "x.csv"], "'tokens' cannot name a judge"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_a_model_is_opened(home, capsys, monkeypatch, arguments, says):
+    monkeypatch.setattr("reckon.models.load_model", lambda *_, **__: pytest.fail("a judge's model was opened"))
+    monkeypatch.setattr("reckon.rewards._classifier._open", lambda *_: pytest.fail("a classifier was opened"))
+    Path("bare.jsonl").write_text('{"prompt": "1+1?", "completion": "2"}\n{"prompt": "1+1?", "completion": "3"}\n')
+    assert says in sentence(capsys, *arguments)
+
+
 def test_every_setting_of_a_fit_can_be_set():
     found = fit_settings(["reference=none", "beta=0.2", "lora.rank=4", "cap=null", "balance=dataset"])
     assert found == FitSettings(reference="none", beta=0.2, lora=Lora(rank=4), cap=None, balance="dataset")

@@ -95,10 +95,20 @@ def test_it_is_opened_once_and_not_before_it_is_asked(runs, monkeypatch):
 
 
 def test_what_is_no_judge_is_told_at_once(runs, tmp_path):
-    folder, batch = runs
+    folder, _ = runs
     for wrong in (tmp_path, tmp_path / "gone", folder / "start", Path(__file__)):
         with pytest.raises(MissingError, match="holds no judge"):
             Fitted(str(wrong))
         assert not is_fitted(wrong)
-    with pytest.raises(InputError, match="has no `per`"):
-        Fitted(str(folder / "outcome-bce"), per="token").score(batch)
+    for kind, choices, says in (
+        ("outcome-bce", {"per": "token"}, "the judge is of kind 'outcome_model', which has no `per`. Leave it out"),
+        ("implicit-ce", {"per": "word"}, "`per` is 'word'; it must be token, step or response"),
+        ("implicit-ce", {"per": "token", "how": "sum"}, "per='token' has no `how`. Leave it out"),
+    ):
+        with pytest.raises(InputError, match=says):
+            Fitted(str(folder / kind), **choices)
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "judge.json").write_text('{"kind": "step_model", "spliter": "x"}')
+    with pytest.raises(InputError, match=r"`spliter` is not a setting of 'step_model'\. Did you mean `splitter`"):
+        Fitted(str(damaged))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from reckon.errors import InputError
-from reckon.search import best_of_n_table
+from reckon.search import best_of_n_table, table_sizes
 
 NAN = math.nan
 # Problem 7: right answers a at places 0 and 2; problem 3: a single right answer of three, one outcome unknown.
@@ -107,6 +107,18 @@ def test_costs_scales_and_what_has_no_score():
 def test_input_that_does_not_fit(change, message):
     with pytest.raises(InputError, match=message):
         best_of_n_table(**{**TABLE, "scores": {"good": GOOD}, **change})
+
+
+def test_its_sizes_are_known_before_anything_is_scored():
+    group, outcome = TABLE["group"], TABLE["outcome"]
+    assert table_sizes(group, outcome) == best_of_n_table(**{**TABLE, "n": None}, scores={}).n
+    assert table_sizes(group, outcome, [1, 3]) == (1, 3)
+    for n, known, says in (
+        ([1, 5], outcome, "from 1 to 4"),
+        (None, [NAN] * 8, "none of 8 responses has a known outcome"),
+    ):
+        with pytest.raises(InputError, match=says):
+            table_sizes(group, known, n)
 
 
 def test_the_table_without_any_signal():

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -144,14 +144,16 @@ def signals(
     Signals are the streams and number columns of the responses, and what JUDGES say of them; these are also shown empty
     answers, copied questions and the like, to see what they pay for.
     """
-    from reckon.evaluate import bench_json, bench_text, probe, signal_bench
+    from reckon.evaluate import bench_json, bench_text, check_verdicts, probe, signal_bench
     from reckon.recipe import open_judges
     from reckon.report import write_signals
 
     if table is not None:
         _check_table("--table", table)
     responses, checker = _read(source, split, task, task_settings)
+    check_verdicts(responses)
     opened = open_judges(judges or [], checker)
+    _check_signals("--only", only or [], responses, opened)
     scored, probes = responses, {}
     if opened:
         scored = _scored(responses, opened, as_json)
@@ -182,13 +184,14 @@ def best_of_n(
 ) -> None:
     """What choosing among N responses buys: pass@1, votes, best of N by each signal, and the oracle, over N."""
     from reckon.recipe import open_judges
-    from reckon.search import best_of_n_table
+    from reckon.search import best_of_n_table, table_sizes
 
     try:
         sizes = None if n is None else [int(size) for size in n.split(",")]
     except ValueError:
         raise InputError(f"--n is {n!r}, but must be whole numbers with commas between: 1,4,16.") from None
     responses, checker = _read(source, split, task, task_settings)
+    table_sizes(responses.group, responses.right, sizes)  # refused before a judge is opened
     opened = open_judges(judges or [], checker)
     if opened:
         responses = _scored(responses, opened, as_json)
@@ -284,6 +287,14 @@ def _write_scored(responses: Responses, scored: Responses, table: Path) -> None:
         whole = {name: dataclasses.replace(signal, tokens=None, steps=None) for name, signal in scored.streams.items()}
         scored = dataclasses.replace(scored, tokens=responses.tokens, pieces=responses.pieces, streams=whole)
     write_responses(scored, table)
+
+
+def _check_signals(option: str, names: Iterable[str], responses: Responses, judges: Mapping[str, Reward]) -> None:
+    """Raises InputError for a name that no signal will have once the judges have said theirs."""
+    for name in names:
+        if name not in responses.streams and name.split("/")[0] not in judges:
+            known = ", ".join(dict.fromkeys([*responses.streams, *judges])) or "none"
+            raise InputError(f"{option} {name}: there is no signal {name!r}. Signals: {known}.")
 
 
 def _results_alone(as_json: bool) -> contextlib.AbstractContextManager[object]:

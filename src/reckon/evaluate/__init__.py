@@ -14,7 +14,15 @@ from reckon.evaluate._calibration import (
 from reckon.evaluate._compare import Comparison, compare
 from reckon.evaluate._evaluate import Answers, Evaluation, evaluate
 from reckon.evaluate._probe import PROBES, ProbeResult, probe, probe_texts
-from reckon.evaluate._signals import VERDICT, Disagreement, SignalBench, SignalReport, StepReport, signal_bench
+from reckon.evaluate._signals import (
+    VERDICT,
+    Disagreement,
+    SignalBench,
+    SignalReport,
+    StepReport,
+    check_verdicts,
+    signal_bench,
+)
 from reckon.evaluate._signals_best import best_of_n, vote_of_n, vote_of_subsets
 from reckon.evaluate._signals_bootstrap import Estimate, bootstrap
 from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs, spearman
@@ -66,6 +74,7 @@ __all__ = [
     "bootstrap",
     "brier",
     "calibration",
+    "check_verdicts",
     "compare",
     "count_pairs",
     "debiased_error",

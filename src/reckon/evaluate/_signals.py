@@ -175,6 +175,15 @@ def signal_bench(
     )
 
 
+def check_verdicts(responses: Responses) -> None:
+    """Raises InputError if no response has a verdict that a signal could be held against."""
+    if np.isnan(responses.outcome).all():
+        raise InputError(
+            f"{responses.source}: no response has a verdict, so no signal can be held against one. Add a column "
+            "outcome (true, false), or name a task that checks the answers."
+        )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Setting:
     """What all signals share."""
@@ -193,12 +202,8 @@ class _Setting:
     @classmethod
     def of(cls, responses: Responses, rng: Rng) -> _Setting:
         right, group = responses.right, responses.group
+        check_verdicts(responses)
         known = np.flatnonzero(np.isfinite(right))
-        if not len(known):
-            raise InputError(
-                f"{responses.source}: no response has a verdict, so no signal can be held against one. Add a column "
-                "outcome (true, false), or name a task that checks the answers."
-            )
         count = np.bincount(group[known], minlength=len(responses.problems))
         good = np.bincount(group[known], weights=right[known], minlength=len(responses.problems))
         ks = sizes(count.tolist())

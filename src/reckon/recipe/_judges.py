@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.errors import InputError, MissingError
 from reckon.recipe._document import Document, did_you_mean
-from reckon.recipe._parts import needs, read_part
+from reckon.recipe._parts import Part, needs, read_part, with_inner
 from reckon.recipe._settings import INJECTED, construct, typed
 from reckon.types import Json, Reward, Task
 
@@ -56,7 +56,14 @@ def open_judges(specs: Sequence[str], task: Task | None = None) -> dict[str, Rew
                     f"{part.kind!r} needs a {wanted}, which a file of responses does not have. "
                     + ("Name one with --task." if wanted == "task" else "Watch it in a run."),
                 )
-    return {name: cast("Reward", part.build(document, there)) for name, part in parts.items()}
+    # A classifier is loaded as it is made: by then every other judge has said what it has against its settings.
+    made = {name: part.build(document, there) for name, part in sorted(parts.items(), key=lambda one: _loads(one[1]))}
+    return {name: cast("Reward", made[name]) for name in parts}
+
+
+def _loads(part: Part) -> bool:
+    """Whether making the part opens a model."""
+    return any(one.kind == "sequence_classifier" for one in with_inner(part))
 
 
 def _parsed(spec: str) -> tuple[str, str, list[str]]:

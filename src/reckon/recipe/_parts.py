@@ -159,10 +159,13 @@ def try_out(part: Part, document: Document, task: object) -> None:
 
 def needs(part: Part, injected: str) -> bool:
     """Whether the part, or one inside it, is given this."""
-    if any(argument.name == injected for argument in arguments(part.target)):
-        return True
+    return any(argument.name == injected for one in with_inner(part) for argument in arguments(one.target))
+
+
+def with_inner(part: Part) -> list[Part]:
+    """The part and all that are inside it."""
     inner = [x for v in part.settings.values() for x in (v.values() if isinstance(v, dict) else _listed(v))]
-    return any(needs(x, injected) for x in inner if isinstance(x, Part))
+    return [part, *(one for x in inner if isinstance(x, Part) for one in with_inner(x))]
 
 
 def plain_with_parts(value: object) -> Json:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from reckon.errors import MissingError
-from reckon.rewards._judges import JUDGE_FILE, Judge, load_judge
+from reckon.rewards._judges import JUDGE_FILE, Judge, check_judge, load_judge
 from reckon.types import Batch, Stream
 
 
@@ -25,7 +25,7 @@ class Fitted:
 
     `per` and `how` are for judges that have the choice: rewards of tokens, steps or responses, and how the steps of a
     response become one score. `unfinished` and `penalty` are for outcome models: what becomes of a response that ran
-    into the limit. The model is opened when it is first asked.
+    into the limit. The model is opened when it is first asked; all else is checked when it is made.
     """
 
     folder: str
@@ -42,6 +42,8 @@ class Fitted:
                 f"fitted: {self.folder!r} has no {JUDGE_FILE}, so it holds no judge. Name a folder that `reckon fit` "
                 "has written; a reward model of somebody else's is a sequence_classifier."
             )
+        choices = {"per": self.per, "how": self.how, "unfinished": self.unfinished, "penalty": self.penalty}
+        check_judge(self.folder, choices)
 
     @cached_property
     def judge(self) -> Judge:
@@ -49,7 +51,7 @@ class Fitted:
 
         Raises:
             MissingError: its model cannot be opened.
-            InputError: judge.json is damaged, or `per`, `how`, `unfinished` or `penalty` is not a choice of this judge.
+            InputError: its model has no value head that learned.
         """
         return load_judge(
             self.folder,

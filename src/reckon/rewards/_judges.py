@@ -67,9 +67,7 @@ def load_judge(
     """
     from reckon.models import load_model
 
-    path = Path(folder).expanduser()
-    if not (path / JUDGE_FILE).exists() and (path / "model" / JUDGE_FILE).exists():
-        path = path / "model"
+    path = _place(folder)
     about = _read(path)
     kind = str(about.pop("kind"))
 
@@ -83,6 +81,27 @@ def load_judge(
         )
     judge = _build(path, kind, about, model, lambda name: opened(name, head=False))
     return _with_choices(judge, kind, {"per": per, "how": how, "unfinished": unfinished, "penalty": penalty})
+
+
+def check_judge(folder: str | Path, choices: Mapping[str, str | float | None]) -> None:
+    """All that `load_judge` would have against a folder and choices (`per`, `how`); the model stays shut.
+
+    Raises:
+        MissingError, InputError: as `load_judge`.
+    """
+    path = _place(folder)
+    about = _read(path)
+    kind = str(about.pop("kind"))
+    unopened = cast("LanguageModel", object())  # a judge looks at its model only when it is asked
+    judge = _build(path, kind, about, unopened, lambda _: cast("Scorer", object()))
+    _with_choices(judge, kind, choices)
+
+
+def _place(folder: str | Path) -> Path:
+    """Where judge.json is, of a run or of the folder model/ in it."""
+    path = Path(folder).expanduser()
+    inner = path / "model"
+    return inner if not (path / JUDGE_FILE).exists() and (inner / JUDGE_FILE).exists() else path
 
 
 def _read(folder: Path) -> dict[str, Json]:

@@ -78,13 +78,14 @@ def score_responses(
     """
     if not judges:
         raise InputError("score: there is no judge. Name at least one: a kind of reward, or file.py:name.")
+    for name in judges:
+        if not name or name.count("/") or name in ("tokens", "steps"):
+            raise InputError(f"score: {name!r} cannot name a judge: a name has at least one letter and no `/`.")
     total, done = len(responses.text) * len(judges), 0
     tokenized, found_by = responses, list[tuple[str, _Column, float, float]]()
     chunks = _chunks(responses.group)
     for name, judge in judges.items():
         made: list[Rollouts] = []
-        if not name or name.count("/") or name in ("tokens", "steps"):
-            raise InputError(f"score: {name!r} cannot name a judge: a name has at least one letter and no `/`.")
         make = tokenize.get(name) if isinstance(tokenize, Mapping) else tokenize
         if make is None and (reader := reader_of(judge)) is not None:
             make = tokenize_with(reader)

@@ -9,7 +9,7 @@ from reckon.search._select import (
     vote,
     vote_weights,
 )
-from reckon.search._table import BestOfN, Curve, best_of_n_table
+from reckon.search._table import BestOfN, Curve, best_of_n_table, table_sizes
 
 __all__ = [
     "Beam",
@@ -28,6 +28,7 @@ __all__ = [
     "find_threshold",
     "first_error",
     "first_error_f1",
+    "table_sizes",
     "vote",
     "vote_weights",
 ]

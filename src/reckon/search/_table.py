@@ -169,6 +169,20 @@ def best_of_n_table(
     )
 
 
+def table_sizes(group: ArrayLike, outcome: ArrayLike, n: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The N that `best_of_n_table` would take, to be told what it refuses before anything is scored.
+
+    Args:
+        group: as of `best_of_n_table`.
+        outcome: as of `best_of_n_table`.
+        n: as of `best_of_n_table`.
+
+    Raises:
+        InputError: lengths differ, no outcome is known, or an N is above every group's size.
+    """
+    return _sizes(n, _Responses(group, outcome, [None] * len(np.asarray(outcome)), {}))
+
+
 class _Responses:
     """The responses whose outcome is known, by problem."""
 
