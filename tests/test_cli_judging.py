@@ -12,6 +12,7 @@ from reckon.cli import main
 from reckon.fit import Settings as FitSettings
 from reckon.models import Lora
 from reckon.recipe import fit_settings
+from reckon.runs import Run
 from reckon.tasks import ChainArithmetic
 from reckon.types import Rng
 
@@ -65,6 +66,21 @@ def test_fit_leaves_a_judge_and_says_what_it_measured(home, capsys):
     assert found["steps"] == -(-found["rows"] // 8)
     assert 0 <= found["metrics"]["dev/accuracy"] <= 1
     assert (home / "again" / "model" / "judge.json").is_file()
+
+
+def test_a_run_that_is_no_judge_says_why(home, capsys):
+    how = ["--data", "rows.jsonl", "--model", "./small", "--quiet", "dtype=float32"]
+    assert main(["fit", "sft", *how, "--out", "imitated"]) == 0
+    capsys.readouterr()
+    for name, fit in (("half", "outcome-bce"), ("policy", None)):
+        Run.create(name, recipe={"fit": fit} if fit else {"model": "tiny"}).close()
+    for folder, says in (
+        ("half", "is not finished, so it is no judge yet. Go on with it by the command that began it and --resume"),
+        ("half", ": reckon fit outcome-bce ... --out half --resume"),
+        ("imitated", "imitated is a fit of sft, which makes no judge"),
+        ("policy", "policy is a run that trained a policy, which is no judge"),
+    ):
+        assert says in sentence(capsys, "score", "rows.jsonl", folder, "--out", "x.csv")
 
 
 def test_score_adds_a_column_for_each_judge(home, capsys):

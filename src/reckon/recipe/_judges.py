@@ -84,11 +84,30 @@ def _kind(what: str) -> dict[str, Json]:
     if path.is_dir():
         from reckon.rewards import is_fitted
 
+        if not is_fitted(path) and (path / "recipe.yaml").is_file():
+            raise _no_judge(path)
         kind, setting = ("fitted", "folder") if is_fitted(path) else ("sequence_classifier", "name")
         return {"kind": kind, setting: str(path)}
     if "/" in what and ":" not in what:
         raise MissingError(f"the judge {what!r} is no folder here. Name one that `reckon fit` has written, or a kind.")
     return {"kind": what}
+
+
+def _no_judge(folder: Path) -> InputError:
+    """Why a run's folder is no judge, and what to do."""
+    from reckon.fit import KINDS
+    from reckon.runs import Run
+
+    kind = Run.open(folder).recipe.get("fit")
+    entry = next((entry for name, entry in KINDS.items() if name == kind), None)
+    if entry is None:
+        return InputError(f"{folder} is a run that trained a policy, which is no judge. Name a folder of `reckon fit`.")
+    if entry.judge is None:
+        return InputError(f"{folder} is a fit of {kind}, which makes no judge. Name one of another kind.")
+    return InputError(
+        f"the fit in {folder} is not finished, so it is no judge yet. Go on with it by the command that began it and "
+        f"--resume: reckon fit {kind} ... --out {folder} --resume"
+    )
 
 
 def fit_settings(overrides: Iterable[str]) -> Settings:

@@ -39,8 +39,9 @@ class Fitted:
     def __post_init__(self) -> None:
         if not is_fitted(self.folder):
             raise MissingError(
-                f"fitted: {self.folder!r} has no {JUDGE_FILE}, so it holds no judge. Name a folder that `reckon fit` "
-                "has written; a reward model of somebody else's is a sequence_classifier."
+                f"fitted: {self.folder!r} has no {JUDGE_FILE}, so it holds no judge. Name a folder in which `reckon "
+                "fit` of a judge has finished (--resume goes on); a reward model of somebody else's is a "
+                "sequence_classifier."
             )
         choices = {"per": self.per, "how": self.how, "unfinished": self.unfinished, "penalty": self.penalty}
         check_judge(self.folder, choices)
