@@ -208,6 +208,17 @@ def test_warm_up_is_a_share():
         Settings(warmup=30)
 
 
+@pytest.mark.parametrize("kind", ["sft", "outcome-bt", "implicit-ce", "process", "value"])
+def test_a_share_that_holds_no_prompt_back_is_told(kind, small, tmp_path):
+    rows = [row for row in rows_of(KINDS[kind].shape) if row["prompt"] in ("0+0=", "1+1=", "2+2=")]
+    told = "No row was held back to measure on: none of 3 prompts fell into the share of 0.001. Raise `dev`, or"
+    for dev, more, says in ((0.001, {}, True), (0.0, {}, False), (0.0, {"dev_data": rows}, False)):
+        settings = Settings(**{**QUICK, "dev": dev})
+        found = fit_command(kind, rows, small, tmp_path / "out", settings, overwrite=True, show="nothing", **more)
+        assert (found.dev_rows == 0) == (not more)
+        assert any(said.startswith(told) for said in found.told) == says
+
+
 def test_bad_data_leaves_no_run_behind(small, tmp_path):
     path = write(tmp_path / "data.jsonl", [{"prompt": "1", "chosen": "2"}])
     for source in (path, tmp_path / "none.jsonl"):

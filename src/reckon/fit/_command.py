@@ -23,6 +23,7 @@ from reckon.fit._rows import Example, Prefix, Unpaired
 from reckon.fit._scores import PrefixValues
 from reckon.models import BUILT_IN, Optimization, Sampling, load_model
 from reckon.runs import Run
+from reckon.tasks import prompt_key
 from reckon.types import Json, Metrics, Rng
 
 if TYPE_CHECKING:
@@ -158,6 +159,12 @@ def _given(entry: Entry, model: LanguageModel, data: Source, dev_data: Source | 
     _check_read(entry, data, dev_data, settings)
     read, told = _rows(entry, data, settings)
     train, dev = held_back(read.rows, settings.dev if dev_data is None else 0.0)
+    if settings.dev and dev_data is None and not dev:
+        prompts = len({prompt_key(row.problem.prompt) for row in train})
+        told.append(
+            f"No row was held back to measure on: none of {prompts} prompts fell into the share of {settings.dev:g}. "
+            "Raise `dev`, or give rows to measure on."
+        )
     dev_read = None
     if dev_data is not None:
         dev_read, more_told = _rows(entry, dev_data, settings)
