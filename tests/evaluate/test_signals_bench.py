@@ -1,5 +1,6 @@
 """The whole bench and the hack probe on made-up answers whose truth is known."""
 
+import dataclasses
 import json
 import math
 import subprocess
@@ -11,7 +12,17 @@ import numpy as np
 import pytest
 
 from reckon.errors import InputError
-from reckon.evaluate import PROBES, WORDS, bench_json, bench_rows, bench_text, probe, probe_texts, signal_bench
+from reckon.evaluate import (
+    PROBES,
+    WORDS,
+    Estimate,
+    bench_json,
+    bench_rows,
+    bench_text,
+    probe,
+    probe_texts,
+    signal_bench,
+)
 from reckon.rewards import Containment, Function
 from reckon.runs import Responses, Signal
 from reckon.types import Problem, Rng, Verdict
@@ -88,6 +99,60 @@ def test_what_is_wrong_with_it_is_said(bench, name, kind, said):
     (remark,) = [remark for remark in named(bench, name).remarks if remark.kind == kind]
     assert remark.text.startswith(said)
     assert not any(remark.kind == kind for remark in named(bench, "good").remarks)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({}, "trust"),
+        ({"within": Estimate(value=0.6, low=0.5, high=0.7)}, "chance"),
+        ({"within": Estimate(value=0.4, low=0.3, high=0.499)}, "misleads"),
+        ({"within": Estimate(value=0.6)}, "unknown"),  # a single problem has no interval
+        ({"gain": Estimate(value=0.1, low=0.0, high=0.2)}, "care"),  # no gain is not excluded
+        ({"gain": Estimate(value=math.nan)}, "care"),  # nothing could be chosen
+        ({"over_vote": Estimate(value=-0.1, low=-0.2, high=-0.001)}, "care"),
+        ({"over_vote": Estimate(value=-0.1, low=-0.2, high=0.0)}, "trust"),  # the vote is not found to be better
+        ({"over_vote": Estimate(value=math.nan)}, "trust"),  # there is no vote
+        ({"unknown": 0.05}, "trust"),
+        ({"unknown": 0.051}, "care"),
+        ({"length": Estimate(value=0.2, low=0.1, high=0.3)}, "care"),
+        ({"length": Estimate(value=0.199, low=0.1, high=0.3)}, "trust"),
+        ({"is_verdict": True}, "verdict"),
+    ],
+)
+def test_the_word_follows_the_thresholds_of_the_page(bench, change, word):
+    assert dataclasses.replace(named(bench, "good"), **change).trust == word
+
+
+def test_a_signal_that_a_vote_beats_is_not_called_trust():
+    """Wrong answers that differ: 4 of 8 right ones win nearly every vote, and no judge as noisy as this one does."""
+    base = made()
+    right = base.outcome == 1
+    parsed = tuple(str(g) if r else f"no {i}" for i, (g, r) in enumerate(zip(base.group, right, strict=True)))
+    noisy = Signal(values=right + 2 * np.random.default_rng(1).normal(size=len(right)))
+    (one,) = signal_bench(dataclasses.replace(base, parsed=parsed, streams={"noisy": noisy}), rng=RNG).signals
+    assert one.within.low > 0.5
+    assert one.gain.low > 0
+    assert not any(remark.blind for remark in one.remarks)
+    assert one.trust == "care"
+    ranks, alone, vote, blind = one.reasons
+    assert ranks.startswith(f"ranks {one.within.value:.0%} of right answers above wrong ones to the same prompt (95%: ")
+    assert alone.startswith(f"best of 8 is better than a single answer: +{100 * one.gain.value:.1f} points (95%: ")
+    lost = -100 * one.over_vote.value
+    assert vote.startswith(f"best of 8 is worse than the majority vote: −{lost:.1f} points (95%: −")
+    assert blind == "no blind spot was found"
+
+
+def test_reasons_say_what_could_not_be_measured(bench):
+    one = named(bench, "good")
+    lone = dataclasses.replace(one, gain=Estimate(value=math.nan), over_vote=Estimate(value=math.nan))
+    assert lone.reasons[1:3] == ("too few answers to a prompt to choose among", "no majority vote to compare with")
+    even = dataclasses.replace(one, over_vote=Estimate(value=0.01, low=-0.02, high=0.04))
+    assert even.reasons[2] == "best of 8 cannot be told from the majority vote: +1.0 points (95%: −2.0 to 4.0)"
+    assert named(bench, "outcome").reasons == ("every value is the verdict",)
+    assert named(bench, "shy").reasons[-1] == "1 blind spot"
+    unscored = dataclasses.replace(one, within=Estimate(value=math.nan))
+    assert unscored.reasons == ("no prompt has both a right and a wrong answer that it scored",)
 
 
 def test_the_most_trusted_come_first_and_the_numbers_hang_together(bench):
@@ -325,7 +390,8 @@ def test_the_example_of_the_page_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(compile(page.split("```python\n")[1].split("```")[0], "signals.md", "exec"), {})
     said = capsys.readouterr().out
-    assert "last_digit: Trust." in said
+    assert "last_digit: With care." in said
+    assert "best of 8 is worse than the majority vote: −" in said
     assert "gives 62% of the pairs equal scores" in said
     assert "words: Chance level." in said
     assert (tmp_path / "signals.html").is_file()

@@ -12,7 +12,7 @@ import webdriver
 from test_page import Page
 
 from conftest import NASTY
-from reckon.evaluate import bench_json, probe, signal_bench
+from reckon.evaluate import WORDS, bench_json, probe, signal_bench
 from reckon.report import write_signals
 from reckon.rewards import Function
 from reckon.runs import Responses, Signal, read_responses
@@ -121,6 +121,11 @@ def test_every_remark_probe_and_step_is_on_the_page(page, bench):
     assert "Share of right answers among the best of 1 to 6 samples" in [
         v.split(",")[0] for t, n, v in page.attributes if n == "aria-label"
     ]
+
+
+def test_every_word_stands_beside_its_reasons(bench, page):
+    for one in bench.signals:
+        assert f"{WORDS[one.trust]}: {'; '.join(one.reasons)}." in page.text
 
 
 def test_the_lead_names_the_most_trusted(bench, page):

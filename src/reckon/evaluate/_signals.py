@@ -14,7 +14,7 @@ from reckon.evaluate._probe import ProbeResult
 from reckon.evaluate._signals_best import best_of_n, sizes, vote_of_n
 from reckon.evaluate._signals_bootstrap import UNKNOWN, Estimate, bootstrap, harmonic
 from reckon.evaluate._signals_ranking import auc, correlations, count_pairs, rank_products, spearman
-from reckon.evaluate._signals_remarks import WORDS, Remark, Trust, remarks, trust
+from reckon.evaluate._signals_remarks import WORDS, Remark, Trust, reasons, remarks, trust
 from reckon.evaluate._signals_steps import Reading, StepView, step_view
 from reckon.runs import Responses, Signal
 from reckon.types import Rng
@@ -89,6 +89,11 @@ class SignalReport:
     def trust(self) -> Trust:
         """Whether to trust it; see `reckon.evaluate.WORDS`."""
         return trust(self)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why `trust` is what it is, the majority vote's result among them."""
+        return reasons(self)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ def bench_json(bench: SignalBench) -> dict[str, Json]:
     found = cast("dict[str, Json]", _plain(dataclasses.asdict(bench)))
     for values, one in zip(cast("list[dict[str, Json]]", found["signals"]), bench.signals, strict=True):
         values["trust"] = one.trust
+        values["reasons"] = list(one.reasons)
         values["remarks"] = [cast("Json", dataclasses.asdict(remark)) for remark in one.remarks]
     return found
 
@@ -40,7 +41,11 @@ def bench_text(bench: SignalBench) -> str:
         *(_line(row, widths) for row in [head, *rows]),
     ]
     for one in bench.signals:
-        lines += [f"\n{one.name}: {WORDS[one.trust]}.", *(f"  - {remark.text}" for remark in one.remarks)]
+        lines += [
+            f"\n{one.name}: {WORDS[one.trust]}.",
+            f"  {'; '.join(one.reasons)}.",
+            *(f"  - {remark.text}" for remark in one.remarks),
+        ]
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ def lead(bench: SignalBench) -> Html:
     if good:
         opening: list[object] = ["Trust ", name, ": it"]
     elif better:
-        opening = ["No signal is without a blind spot. The best, ", name, ","]
+        opening = ["No signal can be trusted without care. The best, ", name, ","]
     else:
         return tag("p", "No signal tells right answers from wrong ones better than chance.", class_="lead")
     ranked = [
@@ -44,6 +44,8 @@ def lead(bench: SignalBench) -> Html:
             f", and of {bench.n} answers the one it likes best is right in ", tag("strong", share(one.curve[-1])),
             f" of cases, where a single answer is right in {share(bench.rate)}",
         ]  # fmt: skip
+        if bench.vote:
+            ranked.append(f" and the majority vote in {share(bench.vote[-1])}")
     return tag("p", *opening, *ranked, ".", class_="lead")
 
 
@@ -126,7 +128,8 @@ def remarks_section(bench: SignalBench) -> Html:
     for one in bench.signals:
         words = [tag("li", remark.text, class_="blind" if remark.blind else None) for remark in one.remarks]
         rows.append(tag("dt", one.name))
-        rows.append(tag("dd", tag("ul", *words) if words else "Nothing stands out."))
+        why = tag("p", tag("strong", WORDS[one.trust]), f": {'; '.join(one.reasons)}.")
+        rows.append(tag("dd", why, tag("ul", *words) if words else "Nothing else stands out."))
     return tag("dl", *rows, class_="remarks")
 
 
