@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from reckon.errors import InputError, MissingError, ReckonError, RunError
 from reckon.fit import KINDS, ImplicitCE, Settings, fit_command
 from reckon.models import Lora, load_model, tiny
-from reckon.rewards._judges import load_judge
+from reckon.rewards import SequenceClassifier, load_judge
 from reckon.runs import read_metrics
 from reckon.types import Problem
 
@@ -130,6 +130,23 @@ def test_a_resumed_fit_is_the_uninterrupted_one(small, tmp_path, monkeypatch):
     other = write(tmp_path / "data.jsonl", rows_of("unpaired")[1:])
     with pytest.raises(RunError, match="data_sha256"):
         fit_command("implicit-ce", other, small, tmp_path / "cut", settings, resume=True, show="nothing")
+
+
+def test_the_system_message_of_a_fit_goes_with_its_judge(small, tmp_path):
+    chat = tiny.make_tokenizer()
+    chat.chat_template = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}\n{% endfor %}"
+    load_model(small).network.save_pretrained(tmp_path / "chat")
+    chat.save_pretrained(tmp_path / "chat")
+    rows, model = rows_of("unpaired"), str(tmp_path / "chat")
+    for kind, system in (("outcome-bce", "be brief"), ("implicit-ce", "be brief"), ("outcome-bce", None)):
+        out = tmp_path / f"{kind} {system}"
+        fit_command(kind, rows, model, out, Settings(**QUICK, system=system), show="nothing")
+        assert load_judge(out).model.sampling.system == system
+        if kind == "outcome-bce":
+            assert SequenceClassifier(out / "classifier")._system == system
+    settings = Settings(**QUICK, system="be brief", show_reference=True)
+    with pytest.raises(InputError, match="`system` stands before prompts, and with `show_reference` texts are read"):
+        fit_command("outcome-bce", rows, model, tmp_path / "no", settings, show="nothing")
 
 
 def test_pairs_are_made_of_labelled_responses(small, tmp_path):

@@ -8,7 +8,7 @@ from judge_models import NAN, answered, batch_of, language_model
 from transformers import BertConfig, BertForSequenceClassification, LlamaForSequenceClassification, pipeline
 
 from reckon.errors import InputError, MissingError
-from reckon.models import tiny
+from reckon.models import Sampling, tiny
 from reckon.rewards import as_reward
 from reckon.rewards._classifier import SequenceClassifier, conversation
 from reckon.rewards._outcome import OutcomeModel
@@ -138,8 +138,8 @@ CLOSED = (
 def exported(tmp_path):
     """A model with a head, and its own export, under a chat template or none."""
 
-    def make(template):
-        model = language_model()
+    def make(template, system=None):
+        model = language_model(sampling=Sampling(max_new_tokens=12, system=system))
         model.tokenizer.chat_template = template
         model.save_classifier(tmp_path)
         return model, SequenceClassifier(tmp_path, device="cpu")
@@ -156,6 +156,18 @@ def test_our_own_export_is_read_where_its_head_was_trained(exported, template):
     expected = next(iter(OutcomeModel(model).score(batch).values())).values
     torch.testing.assert_close(only(judge, batch), expected, atol=1e-4, rtol=0)
     assert expected.std() > 0.1
+
+
+def test_our_own_export_reads_the_system_message_that_its_head_learned_behind(exported):
+    """Before a prompt that brings none, and not before one that does."""
+    model, judge = exported(ASKED, system="count in Roman numbers")
+    batch = answered(model, PROBLEMS, TEXTS, group=[0, 0, 1, 1])
+    expected = next(iter(OutcomeModel(model).score(batch).values())).values
+    torch.testing.assert_close(only(judge, batch), expected, atol=1e-4, rtol=0)
+    judge._system = None
+    moved = (only(judge, batch) - expected).abs()
+    assert moved[:2].min() > 1e-3
+    assert moved[2:].max() < 1e-4
 
 
 def test_our_own_export_reads_no_end_token_behind_a_response_that_was_cut_off(exported):

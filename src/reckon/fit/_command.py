@@ -194,6 +194,8 @@ def _check_read(entry: Entry, data: Source, dev_data: Source | None, settings: S
     """Raises InputError if a setting would not be read with this data."""
     if dev_data is not None and settings.dev not in (0.0, Settings.dev):
         raise InputError("`dev` is the share of rows held back, but rows to measure on are given. Leave out either.")
+    if settings.show_reference and settings.system is not None:
+        raise InputError("`system` stands before prompts, and with `show_reference` texts are read bare. Leave it out.")
     sources = [data] if dev_data is None else [data, dev_data]
     made = (settings.cap, settings.pairs) != (Settings.cap, Settings.pairs)
     if entry.shape == "paired" and made and not any(map(_is_unpaired, sources)):
@@ -362,6 +364,8 @@ def _write(
         judge["reference"] = _reference_name(str(recipe["model"]), settings.reference)
     if "splitter" in entry.reads:
         judge["splitter"] = settings.splitter
+    if settings.system is not None:
+        judge["system"] = settings.system
     if kind == "outcome_model" and "dev/chosen" in result.metrics:  # pairs leave the level open: their mean becomes 0
         judge["center"] = (result.metrics["dev/chosen"] + result.metrics["dev/rejected"]) / 2
     if kind == "reference_based":

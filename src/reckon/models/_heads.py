@@ -14,6 +14,7 @@ from reckon.errors import InputError
 
 HEAD_FILE = "value_head.safetensors"
 END_TOKEN_KEY = "reckon_end_token"  # in a classifier's config; True = its logit was learned at the end token
+SYSTEM_KEY = "reckon_system"  # in a classifier's config; the system message that stood before every prompt, None = none
 
 
 def save_head(head: nn.Linear, folder: Path) -> None:
@@ -45,11 +46,12 @@ def load_head(head: nn.Linear, folder: Path) -> bool:
 
 
 def save_classifier(
-    network: PreTrainedModel, head: nn.Linear, tokenizer: PreTrainedTokenizerBase, folder: Path
+    network: PreTrainedModel, head: nn.Linear, tokenizer: PreTrainedTokenizerBase, folder: Path, system: str | None
 ) -> None:
     """Writes network and head as a sequence classifier with one logit, its own class and plain config.
 
-    One key of the config is ours: it tells `SequenceClassifier` where the head learned to be read.
+    Two keys of the config are ours: they tell `SequenceClassifier` where the head learned to be read, and behind which
+    system message.
 
     Raises:
         InputError: transformers has no sequence classifier for this kind of model.
@@ -57,6 +59,7 @@ def save_classifier(
     config = type(network.config).from_dict(network.config.to_dict())
     config.num_labels = 1
     setattr(config, END_TOKEN_KEY, True)
+    setattr(config, SYSTEM_KEY, system)
     # The classifier reads its logit at the last token that is not padding; without a padding token it refuses batches.
     if config.pad_token_id is None:
         config.pad_token_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

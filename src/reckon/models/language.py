@@ -401,14 +401,15 @@ class LanguageModel:
     def save_classifier(self, folder: str | Path) -> None:
         """Writes a folder that `AutoModelForSequenceClassification` opens: one logit, our score of the last token.
 
-        Text must be given to it as `tokenize` makes it: prompt, response, end token.
+        Text must be given to it as `tokenize` makes it: prompt, with the system message if there is one, response, end
+        token.
 
         Raises:
             InputError: there is no value head, or transformers has no such classifier for this kind of model.
         """
         if self.head is None:
             raise InputError("a model without a value head cannot be a classifier. Load it with value_head=True.")
-        save_classifier(self._merged(), self.head, self.tokenizer, Path(folder))
+        save_classifier(self._merged(), self.head, self.tokenizer, Path(folder), self.sampling.system)
 
     def _merged(self) -> PreTrainedModel:
         return self.network if self.lora is None else merged(self.network)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-END_TOKEN_KEY = "reckon_end_token"  # what `LanguageModel.save_classifier` writes into the config
+END_TOKEN_KEY, SYSTEM_KEY = "reckon_end_token", "reckon_system"  # what `LanguageModel.save_classifier` writes
 TooLong: TypeAlias = Literal["error", "unknown", "cut"]
 
 
@@ -24,9 +24,9 @@ class SequenceClassifier:
 
     It reads the prompt and the response as one conversation under the chat template of its own tokenizer (without a
     template: the prompt's text and the response's, joined), so it need not share a tokenizer with the policy. A
-    classifier that reckon exported is read where its head learned to be: the prompt as a policy is asked, the response,
-    and behind one that ended by itself the end token. The reward is its logit, the number such models are trained on;
-    as a probability it saturates.
+    classifier that reckon exported is read where its head learned to be: the prompt as a policy is asked, with the
+    system message of the fit, the response, and behind one that ended by itself the end token. The reward is its logit,
+    the number such models are trained on; as a probability it saturates.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class SequenceClassifier:
         self.network: PreTrainedModel = network.to(_device(device)).requires_grad_(False)
         self._own_pad: int | None = getattr(self._config, "pad_token_id", None)
         self._at_end_token = bool(getattr(network.config, END_TOKEN_KEY, False))
+        self._system: str | None = getattr(network.config, SYSTEM_KEY, None)
         self.label = _label(self.name, label, dict(network.config.id2label))
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
@@ -84,7 +85,7 @@ class SequenceClassifier:
         problems = [rollouts.problem(row) for row in range(len(rollouts.text))]
         if self._at_end_token:
             rows = [
-                as_learned(self.tokenizer, problem, text, ended=ended)
+                as_learned(self.tokenizer, problem, text, ended=ended, system=self._system)
                 for problem, text, ended in zip(problems, rollouts.text, _ended(batch), strict=True)
             ]
         else:
@@ -176,12 +177,16 @@ def conversation(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str
     return list(ids)
 
 
-def _templated(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str | None) -> list[int]:
+def _templated(
+    tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str | None, system: str | None = None
+) -> list[int]:
     """A prompt and its response under the chat template; without a response, up to where one would begin."""
     from jinja2 import TemplateError
 
     prompt = problem.prompt
     talk = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+    if system is not None and (not talk or talk[0]["role"] != "system"):
+        talk.insert(0, {"role": "system", "content": system})
     if text is not None:
         talk.append({"role": "assistant", "content": text})
     try:
@@ -194,11 +199,14 @@ def _templated(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str |
     return list(ids)
 
 
-def as_learned(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, *, ended: bool) -> list[int]:
+def as_learned(
+    tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, *, ended: bool, system: str | None = None
+) -> list[int]:
     """The tokens of a prompt and its response as `LanguageModel.tokenize` gives them to a head that learns.
 
     The prompt is asked under the chat template, and what follows is the response alone, cut apart from it: of a
-    template's own ending only the end token was learned at, and of a response that was cut off not even that.
+    template's own ending only the end token was learned at, and of a response that was cut off not even that. `system`
+    goes before a prompt that does not bring a system message of its own.
 
     Raises:
         InputError: the template refuses the prompt, or it is empty.
@@ -206,7 +214,7 @@ def as_learned(tokenizer: PreTrainedTokenizerBase, problem: Problem, text: str, 
     if tokenizer.chat_template is None:
         asked = list(tokenizer(problem.prompt_text)["input_ids"])
     else:
-        asked = _templated(tokenizer, problem, None)
+        asked = _templated(tokenizer, problem, None, system)
     if not asked:
         raise InputError(f"the prompt of problem {problem.id!r} is empty. Drop the row, or write a prompt.")
     answer = list(tokenizer(text, add_special_tokens=False)["input_ids"])

@@ -25,10 +25,10 @@ JUDGE_FILE = "judge.json"
 Judge: TypeAlias = ImplicitReward | OutcomeModel | StepModel | StepAdvantage | ReferenceBased
 # What judge.json may say of each kind beside it: how its model was trained, so how it has to be read.
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "implicit_reward": ("beta", "reference", "splitter"),
-    "outcome_model": ("center", "temperature", "bias"),
-    "step_model": ("splitter", "end_token", "temperature", "bias"),
-    "step_advantage": ("splitter", "temperature", "bias"),
+    "implicit_reward": ("beta", "reference", "splitter", "system"),
+    "outcome_model": ("center", "temperature", "bias", "system"),
+    "step_model": ("splitter", "end_token", "temperature", "bias", "system"),
+    "step_advantage": ("splitter", "temperature", "bias", "system"),
     "reference_based": ("show_reference", "keep"),
 }
 
@@ -65,14 +65,18 @@ def load_judge(
         InputError: judge.json is damaged, of a kind unknown here, or has settings its kind has not; the model's value
             head is missing; a choice that this judge does not have.
     """
-    from reckon.models import load_model
+    from reckon.models import Sampling, load_model
 
     path = _place(folder)
     about = _read(path)
     kind = str(about.pop("kind"))
+    system = None if about.get("system") is None else _text(path / JUDGE_FILE, about, "system", "")
 
     def opened(name: str, *, head: bool) -> LanguageModel:
-        return load_model(name, device=device, dtype=dtype, tokens_per_batch=tokens_per_batch, value_head=head)
+        how = Sampling(system=system)  # prompts that come as text are asked as they were in the fit
+        return load_model(
+            name, sampling=how, device=device, dtype=dtype, tokens_per_batch=tokens_per_batch, value_head=head
+        )
 
     model = opened(str(path), head=kind != "implicit_reward")
     if model.head is not None and not bool(model.head.weight.any()):
