@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from reckon.errors import InputError, MissingError, ReckonError, RunError
-from reckon.fit import KINDS, ImplicitCE, Settings, fit_command
+from reckon.fit import KINDS, CachedReference, ImplicitCE, Settings, fit_command
 from reckon.models import Lora, load_model, tiny
 from reckon.rewards import SequenceClassifier, load_judge
 from reckon.runs import read_metrics
@@ -60,6 +60,12 @@ def write(path, rows):
 def kind_of(judge):
     """ImplicitReward -> implicit_reward."""
     return "".join(f"_{c.lower()}" if c.isupper() else c for c in type(judge).__name__).lstrip("_")
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_kind_knows_how_many_rows_its_loss_needs(kind):
+    reference = CachedReference(None)
+    assert KINDS[kind].least == getattr(KINDS[kind].loss(Settings(), reference), "least", 1)
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -147,6 +153,15 @@ def test_the_system_message_of_a_fit_goes_with_its_judge(small, tmp_path):
     settings = Settings(**QUICK, system="be brief", show_reference=True)
     with pytest.raises(InputError, match="`system` stands before prompts, and with `show_reference` texts are read"):
         fit_command("outcome-bce", rows, model, tmp_path / "no", settings, show="nothing")
+
+
+@pytest.mark.parametrize(("kind", "steps"), [("kto", 2), ("outcome-bce", 3)])
+def test_the_rate_goes_down_to_nothing_over_the_steps_that_are_taken(kind, steps, small, tmp_path):
+    """Nine rows, four to a step: KTO's ninth joins the second step, and the rate is 1 then 1/2 of `lr`."""
+    settings = Settings(**{**QUICK, "dev": 0.0}, warmup=0.0)
+    fit_command(kind, rows_of("unpaired")[:9], small, tmp_path / "out", settings, show="nothing")
+    rates = [line["fit/lr"] for line in read_metrics(tmp_path / "out") if "fit/lr" in line]
+    assert rates == pytest.approx([1e-3 * (1 - step / steps) for step in range(steps)])
 
 
 def test_pairs_are_made_of_labelled_responses(small, tmp_path):

@@ -89,7 +89,9 @@ def fit_command(
     bare = load_model(model, sampling=Sampling(system=settings.system), dtype=settings.dtype, device=settings.device)
     given = _given(entry, bare, data, dev_data, settings)
     plan = _plan(settings, show)
-    learner = _learner(bare, entry, settings, total=len(schedule(given.train, plan, order)))
+    # As many steps as `fit` will take, or the rate would not be at 0 after the last.
+    total = len(schedule(given.train, plan, order, least=entry.least))
+    learner = _learner(bare, entry, settings, total=total)
     loss = entry.loss(settings, _reference(entry, learner, settings))
     check_rows(learner, loss, given.train, given.dev)
     recipe = _recipe(kind, data, dev_data, given, model, settings)

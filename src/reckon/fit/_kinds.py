@@ -97,6 +97,7 @@ class Entry:
     make: Callable[[Settings, CachedReference | None], FitLoss]
     beta: float = 0.0
     head: bool = False
+    least: int = 1  # rows to a mini-batch
 
     def loss(self, settings: Settings, reference: CachedReference | None) -> FitLoss:
         """The loss, with the kind's own beta where none is set."""
@@ -181,6 +182,7 @@ KINDS: Mapping[Kind, Entry] = {
         ("beta", "reference", "desirable", "undesirable", "balance", "splitter"),
         _kto,
         beta=0.1,
+        least=KTO.least,
     ),
     "implicit-ce": Entry(
         "unpaired",
