@@ -164,6 +164,18 @@ def test_the_rate_goes_down_to_nothing_over_the_steps_that_are_taken(kind, steps
     assert rates == pytest.approx([1e-3 * (1 - step / steps) for step in range(steps)])
 
 
+def test_a_value_head_has_the_rate_it_is_given(small, tmp_path):
+    """Adam's first step is the rate: the head, zero at first, then stands at plus or minus it."""
+    settings = Settings(**{**QUICK, "batch": 16, "dev": 0.0}, warmup=0.0, head_lr=0.25)
+    fit_command("outcome-bce", rows_of("unpaired"), small, tmp_path / "out", settings, show="nothing")
+    head = load_file(tmp_path / "out" / "model" / "value_head.safetensors")["weight"]
+    torch.testing.assert_close(head.abs(), torch.full_like(head, 0.25), atol=1e-3, rtol=0)
+    with pytest.raises(InputError, match="`head_lr` is not a setting of 'sft', but of outcome-bt, outcome-bce"):
+        fit_command("sft", rows_of("imitation"), small, tmp_path / "no", settings, show="nothing")
+    with pytest.raises(InputError, match=r"`head_lr` is -1, but must be at least 0"):
+        Settings(head_lr=-1)
+
+
 def test_pairs_are_made_of_labelled_responses(small, tmp_path):
     found = fit_command("dpo", rows_of("unpaired"), small, tmp_path / "out", Settings(**QUICK), show="nothing")
     assert found.rows + found.dev_rows == 8

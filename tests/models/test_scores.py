@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -108,6 +109,31 @@ def test_the_gradient_of_a_loss_on_scores_is_the_plain_one(make, ragged, packs):
     assert "value_head.weight" in expected
     for name, gradient in expected.items():
         torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
+def test_a_head_may_have_a_rate_of_its_own(make, ragged, lora):
+    """Adam's first step is lr * sign(gradient), its second under a linear schedule of four the 3/4 of that at most."""
+    how = {"optimizer": Optimization(lr=1e-4, schedule="linear", total=4), "lora": lora}
+    model = with_head(make, head_lr=0.5, **how)
+    columns = {"on": ragged.mask.float(), "target": torch.zeros(5, 6)}
+    before = {name: p.detach().clone() for name, p in model._trained.items()}
+    metrics = model.step(ragged, columns, head_loss, ("scores",))
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in model._trained.items()}
+    assert moved.pop("value_head.weight") == pytest.approx(0.5, abs=1e-3)
+    assert 0 < max(moved.values()) < 1.01e-4
+    assert metrics["policy/lr"] == 1e-4
+    again = with_head(make, seed=5, head_lr=0.5, **how)
+    again.load_state_dict(copy.deepcopy(model.state_dict()))  # as through a file: the moments are not shared
+    for one in (model, again):
+        one.step(ragged, columns, head_loss, ("scores",))
+    assert [group["lr"] for group in again._adamw.param_groups] == pytest.approx([0.75e-4, 0.375])
+    assert all(torch.equal(p, again._trained[name]) for name, p in model._trained.items())
+
+
+def test_a_rate_of_a_head_that_is_not_there_is_refused(make):
+    with pytest.raises(InputError, match="`head_lr` is the rate of a value head, and this model has none"):
+        make(head_lr=0.1)
 
 
 def test_scores_need_a_head(make, ragged):

@@ -287,6 +287,7 @@ def _learner(bare: LanguageModel, entry: Entry, settings: Settings, total: int) 
         tokens_per_batch=settings.tokens_per_batch,
         activation_checkpointing=settings.activation_checkpointing,
         value_head=entry.head,
+        head_lr=settings.head_lr,
     )
 
 

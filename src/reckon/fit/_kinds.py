@@ -67,6 +67,7 @@ class Settings:
     epochs: int = 1
     batch: int = 32
     lr: float = 1e-5
+    head_lr: float | None = None  # of a value head, which begins at zero; None = `lr`
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     warmup: float = 0.03  # share of the steps
     seed: int = 0
@@ -83,6 +84,8 @@ class Settings:
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal:
                 check_choice(name, getattr(self, name), hint)
+        if self.head_lr is not None and not self.head_lr >= 0:
+            raise InputError(f"`head_lr` is {self.head_lr}, but must be at least 0.")
         if not 0 <= self.warmup < 1:
             raise InputError(f"`warmup` is {self.warmup}, but it is a share of the steps: at least 0 and below 1.")
 
@@ -199,27 +202,33 @@ KINDS: Mapping[Kind, Entry] = {
         beta=0.05,
     ),
     "outcome-bt": Entry(
-        "paired", "outcome_model", ("pairs", "cap", "center"), lambda s, r: BradleyTerry(center=s.center), head=True
+        "paired",
+        "outcome_model",
+        ("pairs", "cap", "center", "head_lr"),
+        lambda s, r: BradleyTerry(center=s.center),
+        head=True,
     ),
     "outcome-bce": Entry(
         "unpaired",
         "outcome_model",
-        ("balance", "show_reference"),
+        ("balance", "show_reference", "head_lr"),
         lambda s, r: OutcomeBCE(read=shown(s)),
         head=True,
     ),
     "outcome-steps": Entry(
         "unpaired",
         "step_model",
-        ("balance", "splitter"),
+        ("balance", "splitter", "head_lr"),
         lambda s, r: OutcomeSteps(splitter=Pattern(s.splitter)),
         head=True,
     ),
-    "process": Entry("stepwise", "step_model", ("separator", "splitter"), lambda s, r: StepLabels(), head=True),
+    "process": Entry(
+        "stepwise", "step_model", ("separator", "splitter", "head_lr"), lambda s, r: StepLabels(), head=True
+    ),
     "value": Entry(
         "prefix",
         "step_advantage",
-        ("separator", "buckets", "calibrate", "splitter"),
+        ("separator", "buckets", "calibrate", "splitter", "head_lr"),
         lambda s, r: PrefixValues(),
         head=True,
     ),

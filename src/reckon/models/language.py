@@ -71,6 +71,7 @@ class LanguageModel:
         rows_per_batch: int = 64,
         activation_checkpointing: bool = False,
         value_head: bool = False,
+        head_lr: float | None = None,
     ) -> None:
         """Takes a network as it is.
 
@@ -88,10 +89,16 @@ class LanguageModel:
             activation_checkpointing: keep each layer's input alone for the backward pass and compute the layer again
                 there: less memory, a third more time in learning.
             value_head: adds a linear head, zero at first, that `values` and `scores` are read with.
+            head_lr: the head's own learning rate, on the optimizer's schedule; None = the optimizer's.
+
+        Raises:
+            InputError: a size below 1, or a rate for a head that there is not.
         """
         for name, size in (("tokens_per_batch", tokens_per_batch), ("rows_per_batch", rows_per_batch)):
             if size < 1:
                 raise InputError(f"`model.{name}` is {size}, but must be at least 1.")
+        if head_lr is not None and not value_head:
+            raise InputError("`head_lr` is the rate of a value head, and this model has none. Leave it out.")
         self.device = find_device(device)
         self.dtype = compute_dtype(dtype, self.device)
         if self.device.type == "cpu":
@@ -124,8 +131,14 @@ class LanguageModel:
         self._trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         if self.head is not None:
             self._trained["value_head.weight"] = self.head.weight
+        # One schedule for all weights, or two: the head's comes last, as its weight does.
+        self._schedules = [self.optimization]
+        groups = [{"params": list(self._trained.values())}]
+        if head_lr is not None:
+            self._schedules.append(replace(self.optimization, lr=head_lr))
+            groups = [{"params": groups[0]["params"][:-1]}, {"params": groups[0]["params"][-1:]}]
         self._adamw = torch.optim.AdamW(
-            list(self._trained.values()),
+            groups,
             lr=self.optimization.lr,
             betas=(self.optimization.beta1, self.optimization.beta2),
             weight_decay=self.optimization.weight_decay,
@@ -313,8 +326,8 @@ class LanguageModel:
         finite = bool(torch.isfinite(norm))
         rate = self.optimization.rate(self._steps)
         if finite:
-            for group in self._adamw.param_groups:
-                group["lr"] = rate
+            for group, schedule in zip(self._adamw.param_groups, self._schedules, strict=True):
+                group["lr"] = schedule.rate(self._steps)
             self._adamw.step()
             self._steps += 1
         self._adamw.zero_grad(set_to_none=True)
