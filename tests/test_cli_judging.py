@@ -95,6 +95,41 @@ def test_score_adds_a_column_for_each_judge(home, capsys):
     assert len({row["stream/judge"] for row in rows}) > 12
 
 
+def test_score_keeps_what_else_stands_in_the_rows_and_never_writes_onto_them(home, capsys):
+    rows = [json.loads(line) for line in Path("rows.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row |= {"id": f"response-{i}", "note": f"by {i % 5}", "meta": {"row": i}, "reason": "none"}
+    Path("more.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    before = Path("more.jsonl").read_bytes()
+    for out in ("kept.jsonl", "kept.parquet"):
+        told(capsys, "score", "more.jsonl", "format", "--out", out)
+        table = Path(out)
+        found = pyarrow.parquet.read_table(out).to_pylist() if table.suffix == ".parquet" else [
+            json.loads(line) for line in table.read_text().splitlines()
+        ]  # fmt: skip
+        for name in ("id", "note", "meta", "reason", "answer"):
+            assert [row[name] for row in found] == [row[name] for row in rows]
+        assert [row["text"] for row in found] == [row["completion"] for row in rows]
+    told(capsys, "score", "kept.jsonl", "own.py:brief", "--out", "again.jsonl")
+    again = [json.loads(line) for line in Path("again.jsonl").read_text().splitlines()]
+    first = [json.loads(line) for line in Path("kept.jsonl").read_text().splitlines()]
+    for row, old in zip(again, first, strict=True):
+        assert {name: row[name] for name in old if not name.startswith("cost/")} == {
+            name: value for name, value in old.items() if not name.startswith("cost/")
+        }
+    os.symlink("more.jsonl", "link.jsonl")
+    for arguments in (
+        ["score", "more.jsonl", "format"],
+        ["signals", "more.jsonl"],
+        ["signals", "more.jsonl", "--table"],
+    ):
+        option = [] if arguments[-1] == "--table" else ["--out"]
+        for name in ("more.jsonl", "./link.jsonl"):
+            said = sentence(capsys, *arguments, *option, name)
+            assert f"{name.removeprefix('./')} is what is read, and would be overwritten. Name another" in said
+    assert Path("more.jsonl").read_bytes() == before
+
+
 def test_best_of_n_prints_the_table(home, capsys):
     found = told(capsys, "best-of-n", "rows.jsonl", "judge", "--n", "1,2,4", *TASK)
     curves = {(curve["way"], curve["signal"]): curve["accuracy"] for curve in found["curves"]}

@@ -243,6 +243,38 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows, ending):
         assert found.streams["a"].read == pytest.approx(8)
 
 
+def test_cells_of_other_columns_stay_with_their_rows(tmp_path):
+    rows = [
+        {"prompt": "P", "id": "a", "text": "1", "note": "x", "split": "dev", "tokens": [4]},
+        {"prompt": "Q", "id": "b", "text": "2", "note": None, "split": "dev", "tokens": None},
+        {"prompt": "P", "id": "c", "text": "3", "note": ["y", 1], "split": "train", "tokens": [5, 6]},
+    ]
+    found = read_responses(write(tmp_path / "a.jsonl", *rows))
+    assert found.columns["note"] == ("x", ["y", 1], None)  # in the order of the responses
+    assert found.take(np.array([1, 2])).columns["id"] == ("c", "b")
+    assert found.tokens is None  # not all have them
+    write_responses(found, tmp_path / "b.jsonl")
+    again = [json.loads(line) for line in (tmp_path / "b.jsonl").read_text().splitlines()]
+    assert [{name: row[name] for name in rows[0]} for row in again] == rows
+    assert read_responses(tmp_path / "b.jsonl").columns == found.columns
+    with pytest.raises(InputError, match=r"do not fit into Parquet .* Write them as \.jsonl"):
+        write_responses(found, tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"`note` holds lists, which do not fit into \.csv"):
+        write_responses(found, tmp_path / "b.csv")
+
+
+def test_a_runs_rows_are_written_with_their_steps_and_reasons(tmp_path):
+    with Run.create(tmp_path / "run", recipe={"model": "none"}) as run:
+        for step in (1, 2):
+            run.evaluation("dev", step, evaluation(1, 2) | {"step": [step] * 3})
+    found = read_responses(tmp_path / "run", split="dev")
+    write_responses(found, tmp_path / "a.parquet")
+    again = read_responses(tmp_path / "a.parquet")
+    assert again.columns["step"] == (1, 1, 2, 2)
+    assert again.columns["reason"] == ("right",) * 4
+    assert again.group.tolist() == found.group.tolist() == [0, 0, 1, 1]
+
+
 def test_rows_are_written_in_the_order_in_which_they_were_read(tmp_path):
     rows = [{"prompt": p, "text": t} for p, t in (("P", "1"), ("Q", "2"), ("P", "3"))]
     found = read_responses(write(tmp_path / "a.jsonl", *rows))

@@ -398,3 +398,12 @@ def checkpoint(name: str) -> Step:
     if not name.isdecimal():
         raise InputError(f"--step is {name!r}, but must be best, last or the number of a checkpoint.")
     return int(name)
+
+
+def check_not_source(option: str, target: Path, source: Path) -> None:
+    """Raises InputError if a file to be written is what is read, or a table of the run that is."""
+    target, source = target.expanduser(), source.expanduser()
+    tables = [(source / part).resolve() for part in ("rollouts", "evals")] if source.is_dir() else []
+    inside = any(folder in target.resolve().parents for folder in tables)
+    if inside or (target.exists() and source.exists() and target.samefile(source)):
+        raise InputError(f"{option} {target} is what is read, and would be overwritten. Name another file to write.")

@@ -21,6 +21,7 @@ from reckon.cli._commands import (
     Settings,
     Target,
     app,
+    check_not_source,
     prefixed,
     split_name,
 )
@@ -111,7 +112,7 @@ def score(
 
     if not judges or out is None:
         raise InputError("score needs judges and --out: reckon score responses.jsonl format --out scored.parquet")
-    _check_table("--out", out)
+    _check_table("--out", out, source)
     responses, checker = _read(source, split, task, task_settings)
     opened = open_judges(judges, checker)
     scored = _scored(responses, opened, as_json)
@@ -149,7 +150,9 @@ def signals(
     from reckon.report import write_signals
 
     if table is not None:
-        _check_table("--table", table)
+        _check_table("--table", table, source)
+    page = out or (source if source.is_dir() else source.parent) / "signals.html"
+    check_not_source("--out", page, source)
     responses, checker = _read(source, split, task, task_settings)
     check_verdicts(responses)
     opened = open_judges(judges or [], checker)
@@ -163,7 +166,7 @@ def signals(
     if table is not None:
         _write_scored(responses, scored, table)
     bench = signal_bench(scored, rng=Rng((seed, "signals")), signals=only, probes=probes)
-    page = write_signals(bench, out or (source if source.is_dir() else source.parent) / "signals.html")
+    write_signals(bench, page)
     if as_json:
         print_json(report=str(page), **bench_json(bench))
     else:
@@ -273,8 +276,9 @@ def _scored(responses: Responses, judges: Mapping[str, Reward], as_json: bool) -
         return score_responses(responses, judges, progress=lambda done, _: bar.update(done))
 
 
-def _check_table(option: str, table: Path) -> None:
-    """Raises InputError if no table can be written under this name."""
+def _check_table(option: str, table: Path, source: Path) -> None:
+    """Raises InputError if no table can be written under this name, or it would stand in the place of its source."""
+    check_not_source(option, table, source)
     if table.suffix.lower() not in (".parquet", ".jsonl", ".csv"):
         raise InputError(f"{option} is {table}; let its name end in .parquet, .jsonl or .csv.")
 

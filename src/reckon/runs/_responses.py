@@ -12,7 +12,7 @@ import numpy as np
 from reckon.errors import InputError, MissingError
 from reckon.runs._responses_rows import Answered, TextRow, parse_rows
 from reckon.runs._tables import read_evaluations, read_rollouts
-from reckon.types import Kind, Problem, Split, Step, Task
+from reckon.types import Json, Kind, Problem, Split, Step, Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,12 +69,14 @@ class Responses:
     logprobs: tuple[tuple[float, ...], ...] | None = None  # N
     steps: tuple[tuple[Step, ...] | None, ...] | None = None  # N, the steps and whether each is right; None = unknown
     streams: Mapping[str, Signal] = field(default_factory=dict)
+    columns: Mapping[str, tuple[Json, ...]] = field(default_factory=dict)  # N each, all else that was in the rows read
 
     def __post_init__(self) -> None:
         n = len(self.text)
         sizes = [len(self.group), len(self.outcome), len(self.parsed), len(self.end), len(self.row)]
         sizes += [len(part) for part in (self.tokens, self.pieces, self.logprobs, self.steps) if part is not None]
         sizes += [len(signal.values) for signal in self.streams.values()]
+        sizes += [len(column) for column in self.columns.values()]
         if any(size != n for size in sizes):
             raise ValueError(f"Responses: every field must have {n} rows, as text has")
         if n and (np.any(np.diff(self.group) < 0) or self.group[0] < 0 or self.group[-1] >= len(self.problems)):
@@ -124,6 +126,7 @@ class Responses:
             logprobs=None if self.logprobs is None else tuple(self.logprobs[i] for i in picked),
             steps=None if self.steps is None else tuple(self.steps[i] for i in picked),
             streams={name: signal.take(rows) for name, signal in self.streams.items()},
+            columns={name: tuple(column[i] for i in picked) for name, column in self.columns.items()},
         )
 
     def with_streams(self, streams: Mapping[str, Signal]) -> Responses:
@@ -139,8 +142,8 @@ def read_responses(path: str | Path, *, split: str | None = None, steps: Collect
     (true, false, or a number in [0, 1]; empty = unknown); `answer`, the reference; `parsed`, the answer read out of the
     text (looked for in the text where there is no such column); `problem` or `id`; `domain`; `end`; `tokens`, `pieces`
     and `logprobs` as in a run's tables; `steps`, a list of {start, end, valid}. `stream/NAME` and any other column of
-    numbers is a signal, `stream/NAME/tokens` and `stream/NAME/steps` are lists of them. Rows with one `problem`, or
-    without it with one prompt, answer the same question.
+    numbers is a signal, `stream/NAME/tokens` and `stream/NAME/steps` are lists of them. Whatever else a row has is kept
+    as it is. Rows with one `problem`, or without it with one prompt, answer the same question.
 
     Args:
         path: what to read.
@@ -221,6 +224,7 @@ def _responses(source: str, rows: Sequence[Answered]) -> Responses:
         logprobs=_whole([row.logprobs for row in sorted_rows]),
         steps=tuple(row.steps for row in sorted_rows) if any(row.steps for row in sorted_rows) else None,
         streams=_streams(sorted_rows),
+        columns=_others(sorted_rows),
     )
 
 
@@ -240,6 +244,16 @@ def _whole(rows: list[tuple[object, ...] | None]) -> tuple[tuple, ...] | None:  
     """A column that every row has; with a row missing, nothing can be told from it."""
     present = [row for row in rows if row is not None]
     return tuple(present) if len(present) == len(rows) else None
+
+
+def _others(rows: Sequence[Answered]) -> dict[str, tuple[Json, ...]]:
+    """What no field of the responses holds; so tokens that only some rows have."""
+    found = {name: tuple(row.others[name] for row in rows) for name in rows[0].others}
+    for name in ("tokens", "pieces", "logprobs"):
+        cells: list[tuple[Json, ...] | None] = [getattr(row, name) for row in rows]
+        if None in cells and any(cells):
+            found[name] = tuple(None if cell is None else list(cell) for cell in cells)
+    return found
 
 
 def _streams(rows: Sequence[Answered]) -> dict[str, Signal]:

@@ -22,6 +22,8 @@ _RESERVED = {
     "domain", "split", "reason", "end", "step", "row", "group", "sample", "greedy", "train", "tokens", "pieces",
     "logprobs", "advantages", "steps", "index", "seed",
 }  # fmt: skip
+# Cells that a field of `Answered` holds, whatever else the row has.
+_HELD = ("prompt", "answer", "parsed", "problem", "domain", "end", "tokens", "pieces", "logprobs", "steps")
 _STREAM = re.compile(r"stream/([^/]+(?:/(?!tokens$|steps$)[^/]+)?)(/tokens|/steps)?")
 _TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
@@ -56,7 +58,8 @@ class Answered:
     dense: Mapping[str, np.ndarray]
     by_step: Mapping[str, np.ndarray]
     costs: Mapping[str, float]
-    columns: Mapping[str, Json]
+    columns: Mapping[str, Json]  # of the data, which a problem may share
+    others: Mapping[str, Json]  # every cell that is in none of the fields above, `columns` among them
 
 
 def parse_rows(rows: Sequence[TextRow]) -> list[Answered]:
@@ -85,15 +88,17 @@ def parse_rows(rows: Sequence[TextRow]) -> list[Answered]:
     signals = [name for name in numeric if _is_signal(rows, name)]
     kept = [name for name in numeric if name not in signals]
     ours = {"step", "row", "group", "problem"} <= set(names)
+    held = {*_HELD, *signals, text, outcome} | ({"completions", "labels"} if text is None else set())
+    others = [name for name in names if name not in held and not name.startswith(("stream/", "cost/"))]
     return [
-        _answered(row, number, text, outcome, signals, kept, ours=ours, look="parsed" not in names)
+        _answered(row, number, text, outcome, signals, kept, others, ours=ours, look="parsed" not in names)
         for number, row in enumerate(rows, start=1)
     ]
 
 
 def _answered(
     row: TextRow, number: int, text: str | None, outcome: str | None, signals: list[str], kept: list[str],
-    *, ours: bool, look: bool,
+    others: list[str], *, ours: bool, look: bool,
 ) -> Answered:  # fmt: skip
     said, steps = _said(row, text)
     prompt, answer = _prompt(row), _text(row, "answer")
@@ -131,6 +136,7 @@ def _answered(
             if name.startswith("cost/")
         },
         columns={name: _json(row.cells.get(name)) for name in kept},
+        others={name: _json(row.cells.get(name)) for name in others},
     )
 
 

@@ -21,7 +21,8 @@ ENDINGS = (".jsonl", ".parquet", ".csv")
 def write_responses(responses: Responses, path: str | Path) -> None:
     """Writes responses and their signals, whole or not at all, in the order in which they were read.
 
-    `read_responses` gives them back. Costs are spread evenly over the rows ("cost/NAME/seconds", "cost/NAME/tokens").
+    `read_responses` gives them back, and whatever else stood in the rows that it read is written as it was. Costs are
+    spread evenly over the rows ("cost/NAME/seconds", "cost/NAME/tokens").
 
     Args:
         responses: what to write.
@@ -43,20 +44,20 @@ def write_responses(responses: Responses, path: str | Path) -> None:
         text = "".join(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=True) + "\n" for row in rows)
         write_file(path, text.encode())
     else:
-        from reckon.runs._tables import write_table
-
-        write_table(path, _table(columns))
+        _write_parquet(path, columns)
 
 
-def _table(columns: dict[str, list[Json]]):  # type: ignore[no-untyped-def]  # pyarrow has no types
+def _write_parquet(path: Path, columns: dict[str, list[Json]]) -> None:
     import pyarrow
+
+    from reckon.runs._tables import write_table
 
     chats = columns["prompt"]
     if not all(isinstance(chat, str) for chat in chats):  # a column of Parquet is of one type
         columns = columns | {"prompt": [[{"role": "user", "content": c}] if isinstance(c, str) else c for c in chats]}
     safe = {name: [_utf8(value) for value in values] for name, values in columns.items()}
     try:
-        return pyarrow.table(safe)
+        write_table(path, pyarrow.table(safe))
     except (pyarrow.ArrowException, TypeError) as error:
         raise InputError(f"These responses do not fit into Parquet ({error}). Write them as .jsonl.") from error
 
@@ -96,8 +97,10 @@ def _columns(responses: Responses) -> dict[str, list[Json]]:
         "parsed": list(responses.parsed),
         "end": list(responses.end),
     }
-    if len({problem.id for problem in responses.problems}) < len(responses.problems):
+    own = {"step", "row", "group"} <= set(responses.columns)  # of the run that they were read from
+    if len({problem.id for problem in responses.problems}) < len(responses.problems) and not own:
         columns |= {"step": responses.group.tolist(), "row": responses.row.tolist(), "group": responses.group.tolist()}
+    columns |= {name: list(values) for name, values in responses.columns.items() if name not in columns}
     for name in dict.fromkeys(name for problem in responses.problems for name in problem.columns):
         if name not in columns:
             columns[name] = [problem.columns.get(name) for problem in problems]
