@@ -143,6 +143,24 @@ def test_best_of_n_prints_the_table(home, capsys):
     assert "| chosen by | N = 1 | N = 2 | N = 4 |" in capsys.readouterr().out
 
 
+def test_a_weighted_vote_has_a_scale_for_each_signal(home, capsys):
+    """Two wrong answers alike, one right one: as probabilities 0.25 + 0.25 < 0.75, as log-odds 0.56 + 0.56 > 0.68."""
+    rows = [
+        {"prompt": "1+1?", "completion": f"Answer: {said}", "label": said == 2, "p": p, "raw": 8 * p}
+        for said, p in ((3, 0.25), (3, 0.25), (2, 0.75))
+    ]
+    Path("votes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def votes(*scales):
+        found = told(capsys, "best-of-n", "votes.jsonl", "--n=3", *(f"--scale={scale}" for scale in scales))
+        return {c["signal"]: (c["scale"], *c["accuracy"]) for c in found["curves"] if c["way"] == "weighted vote"}
+
+    assert votes() == {"p": (1, 0), "raw": (1, 0)}  # raw: 2 * 0.88 > 0.998
+    assert votes("p=none") == {"p": (None, 1), "raw": (1, 0)}
+    assert votes("p=none", "0.001") == {"p": (None, 1), "raw": (0.001, 0)}
+    assert votes("0.5", "raw=0.01") == {"p": (0.5, 0), "raw": (0.01, 0)}
+
+
 def test_signals_writes_the_page_and_probes_the_judges(home, capsys):
     found = told(
         capsys, "signals", "rows.jsonl", "judge", "format", *TASK, "--out", "page.html", "--table", "scored.parquet"
@@ -240,6 +258,10 @@ def test_every_setting_of_a_fit_can_be_set():
         (["signals", "rows.jsonl", "--set", "count=3"], "Name one with --task"),
         (["best-of-n", "rows.jsonl", "--n", "four"], "--n is 'four', but must be whole numbers"),
         (["best-of-n", "rows.jsonl", "--n", "64"], "64"),
+        (["best-of-n", "rows.jsonl", "--scale", "0"], "--scale is '0', but must be a number above 0, or none"),
+        (["best-of-n", "rows.jsonl", "--scale", "luck=much"], "--scale is 'luck=much', but must be a number"),
+        (["best-of-n", "rows.jsonl", "--scale", "luk=2"], "there is no signal 'luk'. Signals: luck"),
+        (["best-of-n", "rows.jsonl", "--scale", "luck=none"], "a score lies outside [0, 1]"),
         (["label", "./small", "--out", "x"], "label needs a task and --out"),
     ],
 )

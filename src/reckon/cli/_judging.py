@@ -181,7 +181,10 @@ def best_of_n(
     task_settings: TaskSettings = None,
     split: SplitName = None,
     n: Annotated[str | None, typer.Option("--n", metavar="1,4,16", help="Samples to choose from; powers of 2.")] = None,
-    scale: Annotated[float, typer.Option(help="Of scores in the weighted vote: sigmoid(scale * score).")] = 1.0,
+    scale: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]NUMBER", help="A vote weighs sigmoid(scale * score), or with none the score."),
+    ] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -193,9 +196,11 @@ def best_of_n(
         sizes = None if n is None else [int(size) for size in n.split(",")]
     except ValueError:
         raise InputError(f"--n is {n!r}, but must be whole numbers with commas between: 1,4,16.") from None
+    scales: dict[str, float | None] = {"": 1.0, **dict(map(_scale, scale or []))}
     responses, checker = _read(source, split, task, task_settings)
     table_sizes(responses.group, responses.right, sizes)  # refused before a judge is opened
     opened = open_judges(judges or [], checker)
+    _check_signals("--scale", [name for name in scales if name], responses, opened)
     if opened:
         responses = _scored(responses, opened, as_json)
     known = {name: signal for name, signal in responses.streams.items() if not math.isnan(signal.read)}
@@ -205,7 +210,7 @@ def best_of_n(
         responses.right,
         responses.parsed,
         {name: signal.values for name, signal in responses.streams.items()},
-        scale=scale,
+        scale={name: scales.get(name, scales.get(name.split("/")[0], scales[""])) for name in responses.streams},
         n=sizes,
         generated=None if responses.tokens is None else responses.lengths,
         scored={name: [signal.read / count] * count for name, signal in known.items()},
@@ -291,6 +296,23 @@ def _write_scored(responses: Responses, scored: Responses, table: Path) -> None:
         whole = {name: dataclasses.replace(signal, tokens=None, steps=None) for name, signal in scored.streams.items()}
         scored = dataclasses.replace(scored, tokens=responses.tokens, pieces=responses.pieces, streams=whole)
     write_responses(scored, table)
+
+
+def _scale(spec: str) -> tuple[str, float | None]:
+    """The signal, "" for all of them, and the scale that `[NAME=]NUMBER` or `[NAME=]none` gives it."""
+    name, _, value = spec.rpartition("=")
+    if value == "none":
+        return name, None
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise InputError(
+            f"--scale is {spec!r}, but must be a number above 0, or none where scores are probabilities; NAME= before "
+            "it says for which signal."
+        )
+    return name, number
 
 
 def _check_signals(option: str, names: Iterable[str], responses: Responses, judges: Mapping[str, Reward]) -> None:
