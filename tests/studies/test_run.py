@@ -10,6 +10,7 @@ import pytest
 
 from reckon.errors import InputError, MissingError, RunError
 from reckon.studies import STUDIES, Claim, Effect, Measured, Row, Study, load_study, run_study
+from reckon.studies._report import curves_figure
 
 
 class Counting:
@@ -93,6 +94,30 @@ def test_a_cell_of_other_settings_is_run_again(tmp_path):
     again = Counting()
     run_study(toy(again, arms={"steep": {"slope": 2.0, "steps": 3}, "flat": {"slope": 0.25, "steps": 3}}), tmp_path)
     assert again.ran == [(0.25, 0), (0.25, 1), (0.25, 2)]
+
+
+def test_the_legend_has_every_arm_that_some_panel_shows():
+    """In the order of the arms, once each; the last panel alone would lack `steep`."""
+    x = [0.0, 1.0]
+    done = {
+        ("flat", 0): Measured(metrics={}, curves={"step": x, "height": x, "width": x}),
+        ("steep", 0): Measured(metrics={}, curves={"step": x, "height": x}),
+        ("steep", 1): Measured(metrics={}, curves={"step": x, "height": [1.0, 2.0]}),
+    }
+    figure = curves_figure(toy(Counting()), done)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["steep", "flat"]
+    assert [len(panel.lines) for panel in figure.axes] == [2, 1]
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.5, 1.5]  # the mean of both seeds
+    assert legend.get_lines()[1].get_color() == figure.axes[1].lines[0].get_color()
+    assert figure.get_figwidth() == 10
+    lone = curves_figure(toy(Counting()), {("flat", 0): Measured(metrics={}, curves={"step": x, "height": x})})
+    assert lone.get_figwidth() == 7  # as wide as it has to be for a legend, and no thumbnail
+    assert curves_figure(toy(Counting()), {("flat", 0): Measured(metrics={}, curves={"step": x})}) is None
+    many = {("flat", 0): Measured(metrics={}, curves={"step": x, **{f"curve {i}": x for i in range(6)}})}
+    grid = curves_figure(toy(Counting()), many)
+    assert grid.get_figwidth() == 25  # five in a row, and one below them
+    assert [panel.axison for panel in grid.axes] == [True] * 6 + [False] * 4
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path):

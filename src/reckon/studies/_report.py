@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from reckon.studies._study import Measured, Study
 from reckon.types import Json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PANEL, LONE, HEIGHT = 5.0, 7.0, 3.6  # inches: the width of a panel, the least of a drawing, and how high panels are
+ACROSS = 5  # panels in a row
+COLUMN, LINE = 2.4, 0.21  # inches of the legend: the width of a column, the height of a line
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -79,35 +86,48 @@ def markdown(results: Mapping[str, Json], plot: str | None) -> str:
 
 def draw(study: Study, done: Mapping[tuple[str, int], Measured], path: Path) -> bool:
     """Draws a panel for every curve, a line for every arm with a band of one standard error; False if there is none."""
+    figure = curves_figure(study, done)
+    if figure is None:
+        return False
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    return True
+
+
+def curves_figure(study: Study, done: Mapping[tuple[str, int], Measured]) -> Figure | None:
+    """The drawing, with one legend below all panels for the arms that any of them shows; None without a curve."""
     from matplotlib.figure import Figure
 
     names = sorted({name for measured in done.values() for name in measured.curves} - {study.axis})
     if not names:
-        return False
-    columns = min(len(names), 5)
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(5 * columns, 4.2 * rows), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        return None
+    across = min(len(names), ACROSS)
+    down = math.ceil(len(names) / across)
+    width = max(LONE, PANEL * across)
+    figure = Figure(layout="constrained")
+    panels = figure.subplots(down, across, squeeze=False).flatten()
     for empty in panels[len(names) :]:
         empty.set_axis_off()
-    lines: list[Any] = []
+    shown: dict[str, Any] = {}
     for panel, name in zip(panels, names, strict=False):
-        lines = []
         for i, arm in enumerate(study.arms):
             cells = [measured for (other, _), measured in done.items() if other == arm and name in measured.curves]
             if not cells:
                 continue
             values = np.array([cell.curves[name] for cell in cells])
             mean, x = values.mean(axis=0), cells[0].curves[study.axis]
-            lines += panel.plot(x, mean, label=arm, color=f"C{i % 10}", linestyle="-" if i < 10 else "--")
+            (line,) = panel.plot(x, mean, label=arm, color=f"C{i % 10}", linestyle="-" if i < 10 else "--")
+            shown.setdefault(arm, line)
             if len(cells) > 1:
                 error = values.std(axis=0, ddof=1) / math.sqrt(len(cells))
                 panel.fill_between(x, mean - error, mean + error, color=f"C{i % 10}", alpha=0.2, linewidth=0)
         panel.set(xlabel=study.axis, title=name)
         panel.grid(alpha=0.3)
-    figure.legend(handles=lines, loc="outside lower center", ncols=min(len(lines), 4), frameon=False)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    return True
+    lines = [shown[arm] for arm in study.arms if arm in shown]
+    columns = max(1, min(len(lines), int(width / COLUMN)))
+    figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)
+    # The legend is as high as it has lines, and takes that from nobody.
+    figure.set_size_inches(width, HEIGHT * down + LINE * math.ceil(len(lines) / columns))
+    return figure
 
 
 def _plain(value: float | None) -> str:
