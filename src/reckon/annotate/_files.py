@@ -65,11 +65,14 @@ def annotate_file(
         seconds: as in `annotate`.
 
     Raises:
-        MissingError, InputError: as `read_triples` and `annotate`; InputError too for another kind of `out`.
+        MissingError, InputError: as `read_triples` and `annotate`; InputError too for another kind of `out`, and with
+            the report where no triple got a label.
         RunError: the file could not be written.
     """
     check_kind(out)
     kept, labels, report = annotate(read_triples(source), verifiers, policy, workers=workers, seconds=seconds)
+    if not kept:
+        raise InputError(f"no triple got a label, so there is nothing to write. Take other verifiers.\n{report}")
     write_rows(out, labeled_rows(kept, labels))
     return report
 

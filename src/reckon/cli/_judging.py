@@ -161,7 +161,7 @@ def signals(
     if opened:
         scored = _scored(responses, opened, as_json)
         if probe_problems:
-            with _results_alone(as_json):
+            with results_alone(as_json):
                 probes = probe(scored, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
     if table is not None:
         _write_scored(responses, scored, table)
@@ -277,7 +277,7 @@ def _scored(responses: Responses, judges: Mapping[str, Reward], as_json: bool) -
     from reckon.runs import Progress, score_responses
 
     total = len(responses.text) * len(judges)
-    with Progress(total, unit="response", show="lines" if as_json else "auto") as bar, _results_alone(as_json):
+    with Progress(total, unit="response", show="lines" if as_json else "auto") as bar, results_alone(as_json):
         return score_responses(responses, judges, progress=lambda done, _: bar.update(done))
 
 
@@ -323,7 +323,7 @@ def _check_signals(option: str, names: Iterable[str], responses: Responses, judg
             raise InputError(f"{option} {name}: there is no signal {name!r}. Signals: {known}.")
 
 
-def _results_alone(as_json: bool) -> contextlib.AbstractContextManager[object]:
+def results_alone(as_json: bool) -> contextlib.AbstractContextManager[object]:
     """Keeps stdout to the one JSON object: what a reward function prints goes to stderr."""
     return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 

@@ -1,6 +1,6 @@
 """A run as a YAML file: which parts, with which settings. Checked before anything is loaded."""
 
-from reckon.recipe._judges import fit_settings, open_judges
+from reckon.recipe._judges import fit_settings, open_judges, open_verifiers
 from reckon.recipe._kinds import KINDS, Role, load_kind, snake_case
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._running import (
@@ -32,6 +32,7 @@ __all__ = [
     "methods_table",
     "open_judges",
     "open_target",
+    "open_verifiers",
     "read_evaluation",
     "resume_run",
     "run_recipe",
