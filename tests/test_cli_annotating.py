@@ -1,12 +1,19 @@
 """The commands that make labels and references, from files to files."""
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet
 import pytest
 
 from reckon.cli import main
+from reckon.errors import InputError
+from reckon.models import Sampling, load_model
+from reckon.recipe import Recipe
+from reckon.rewards import ReferenceStore
+from reckon.tasks import ChainArithmetic
+from reckon.types import Rng
 
 OWN = """
 def judge(triple):
@@ -117,3 +124,83 @@ def test_a_mistake_of_annotate_is_told_in_a_sentence(capsys, arguments, says):
     assert says in sentence(capsys, "annotate", "triples.jsonl", *arguments)
     assert Path("triples.jsonl").read_bytes() == before
     assert not list(Path().glob("x.*"))
+
+
+REWARDS = """
+def brief(completions):
+    return [-len(text) for text in completions]
+
+def digit(completions):
+    return [float(text[:1].isdigit()) for text in completions]
+"""
+SIZES = {"operations": 2, "train": 6, "dev": 2, "test": 2}
+TASK = ["--task", "chain_arithmetic", *(f"--set={name}={value}" for name, value in SIZES.items())]
+
+
+@pytest.fixture
+def asked(small_model):
+    """The command so far: a small model, its task and two rewards."""
+    os.symlink(small_model, "small")
+    Path("rewards.py").write_text(REWARDS)
+    how = ["--set=sampling.max_new_tokens=3", "--set=model.dtype=float32"]
+    return ["references", "./small", "short=rewards.py:brief", "rewards.py:digit", *TASK, *how]
+
+
+def test_references_are_what_samples_of_the_model_earn(asked, capsys):
+    found = told(capsys, *asked, "--k", "5", "--level", "how=mean", "--out", "refs.json")
+    problems = ChainArithmetic(**SIZES).problems("train")
+    store = ReferenceStore.load("refs.json")
+    assert (store.keys, store.how, store.fitted_on["policy"]) == (("short", "digit"), "mean", "./small")
+    policy = load_model("./small", sampling=Sampling(max_new_tokens=3), dtype="float32")
+    drawn = policy.sample(problems, 5, Rng((0, "references")).child("references", 0))
+    levels, known = store.levels("short", problems)
+    assert known.all()
+    expected = [-sum(map(len, drawn.text[i : i + 5])) / 5 for i in range(0, 30, 5)]
+    assert levels.tolist() == pytest.approx(expected)
+    assert found["levels"]["short"]["lowest"] == pytest.approx(min(expected))
+    assert (found["problems"], set(found["levels"])) == (6, {"short", "digit"})
+    recipe = f"""
+model: ./small
+task: {json.dumps({"kind": "chain_arithmetic", **SIZES})}
+reward: {{good: {{kind: centered, reward: "rewards.py:brief", references: refs.json, key: short}}}}
+evaluate: null
+"""
+    assert Recipe.parse(recipe).reward["good"].part.settings["key"] == "short"
+    with pytest.raises(InputError, match=r"the store has no 'shirt'\. It has digit, short"):
+        Recipe.parse(recipe, ["reward.good.key=shirt"])
+
+
+def test_an_answer_may_be_the_reference(asked, capsys):
+    found = told(capsys, *asked, "--answer", "Total: 7", "--n", "4", "--out", "refs.json")
+    assert found["levels"]["short"] == {"lowest": -8, "median": -8, "highest": -8}
+    assert found["fitted_on"]["policy"] == "canned text"
+    assert found["problems"] == 4
+    again = [*asked, "--answer", "Total: 7", "--n", "4", "--out"]
+    assert "refs.json is there already, and references are never replaced" in sentence(capsys, *again, "refs.json")
+    assert main([*again, "other.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["short", "-8", "to", "-8,", "median", "-8"]
+    assert lines[-1] == "other.json"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["references", "./small", *TASK, "--out", "x.json"], "references needs rewards and --out"),
+        (["references", "./small", "format", *TASK], "references needs rewards and --out"),
+        (["references", "./small", "format", *TASK, "--out", "x.yaml"], "Let its name end in .json"),
+        (["references", "./small", "format", "--out", "x.json"], "name a task with --task"),
+        (["references", "./small", "formt", *TASK, "--out", "x.json"], "there is no reward of kind `formt`"),
+        (["references", "./small", "kl_reward", *TASK, "--out", "x.json"], "'kl_reward' needs a policy"),
+        (
+            ["references", "./small", "format", *TASK, "--level", "how=best", "--out", "x.json"],
+            "`level.how` must be one",
+        ),
+        (["references", "./small", "format", *TASK, "--level", "q=2", "--out", "x.json"], "`q` is 2.0; it must lie"),
+        (["references", "./small", "format", *TASK, "--level", "p=2", "--out", "x.json"], "`level.p` is not a setting"),
+    ],
+)
+def test_a_mistake_of_references_is_told_before_the_model_is_loaded(asked, capsys, monkeypatch, arguments, says):
+    monkeypatch.setattr("reckon.models.language.open_network", lambda *_: pytest.fail("the model was loaded"))
+    assert says in sentence(capsys, *arguments)
+    assert not Path("x.json").exists()

@@ -1,6 +1,6 @@
 """A run as a YAML file: which parts, with which settings. Checked before anything is loaded."""
 
-from reckon.recipe._judges import fit_settings, open_judges, open_verifiers
+from reckon.recipe._judges import fit_settings, open_judges, open_references, open_verifiers
 from reckon.recipe._kinds import KINDS, Role, load_kind, snake_case
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._running import (
@@ -31,6 +31,7 @@ __all__ = [
     "make_task",
     "methods_table",
     "open_judges",
+    "open_references",
     "open_target",
     "open_verifiers",
     "read_evaluation",

@@ -1,4 +1,4 @@
-"""Judges, verifiers and the settings of a fit as a command line names them."""
+"""Judges, verifiers, references and the settings of a fit as a command line names them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from reckon.types import Json, Reward, Task
 if TYPE_CHECKING:
     from reckon.annotate import Verifier
     from reckon.fit import Settings
+    from reckon.rewards import ReferenceStore
     from reckon.tasks import Checker
 
 _NAMED = re.compile(r"(?P<name>[A-Za-z_][\w-]*)=(?P<what>[^,=]+)(?P<settings>(,.*)?)", re.DOTALL)
@@ -155,6 +156,21 @@ def _no_judge(folder: Path) -> InputError:
         f"the fit in {folder} is not finished, so it is no judge yet. Go on with it by the command that began it and "
         f"--resume: reckon fit {kind} ... --out {folder} --resume"
     )
+
+
+def open_references(overrides: Iterable[str]) -> ReferenceStore:
+    """An empty store of references with the settings of `KEY=VALUE` texts.
+
+    Raises:
+        InputError: a setting that is unknown or of the wrong type.
+    """
+    from reckon.rewards import ReferenceStore
+
+    document = Document(name="command line", values={"level": {}})
+    for override in overrides:
+        document.override(f"level.{override}")
+    settings = section(document, ("level",), document.values["level"], ReferenceStore, "references")
+    return cast("ReferenceStore", construct(document, ("level",), ReferenceStore, settings))
 
 
 def fit_settings(overrides: Iterable[str]) -> Settings:

@@ -117,8 +117,11 @@ class ReferenceStore:
         rng: Rng,
         policy_id: str,
         task: Task | None = None,
+        progress: Callable[[int], object] | None = None,
     ) -> ReferenceStore:
         """Draws n answers to each problem from the frozen base model and fits on them; see `fit`.
+
+        `progress` is told how many problems are done.
 
         Raises:
             InputError: no problems, or n below 1.
@@ -132,6 +135,8 @@ class ReferenceStore:
             rollouts = policy.sample(problems[start : start + CHUNK], n, rng.child("references", start))
             self._add(reward, rollouts, task)
             texts.append(rollouts.text)
+            if progress is not None:
+                progress(min(start + CHUNK, len(problems)))
         self._finish(policy_id, texts)
         return self
 
