@@ -29,26 +29,18 @@ class Bits:
 
     name = "bits"
 
-    def __init__(self, seed: int, *, noise: str | None = None) -> None:
-        """Draws the problems.
-
-        Args:
-            seed: of the bit strings.
-            noise: a domain whose answers in the train split are drawn by chance; None = there is none.
-        """
+    def __init__(self, seed: int) -> None:
         self._splits: dict[str, list[Problem]] = {"train": [], "dev": [], "test": []}
         for number, (domain, (size, answer)) in enumerate(DOMAINS.items()):
             generator = Rng((seed, "bits", domain)).numpy()
             for place, value in enumerate(generator.choice(2**BITS, size + FRESH, replace=False).tolist()):
                 text = f"{value:0{BITS}b}"
                 split = "train" if place < size else "test"
-                guess = int(generator.integers(ANSWERS))
-                right = guess if domain == noise and split == "train" else answer([int(bit) for bit in text])
                 self._splits[split].append(
                     Problem(
                         id=f"{domain}/{text}",
                         prompt=f"{domain}: {text}",
-                        answer=str(right),
+                        answer=str(answer([int(bit) for bit in text])),
                         domain=domain,
                         columns={"difficulty": 100 * number / (len(DOMAINS) - 1)},
                     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from reckon.studies._bits import ANSWERS, BITS, NAMES
+from reckon.studies._bits import ANSWERS, BITS, NAMES, Bits
 from reckon.types import (
     Batch,
     Columns,
@@ -30,34 +30,34 @@ from reckon.types import (
 class BitsPolicy:
     """A network 24 -> 96 -> 4 over 16 bits of -1 or 1 and the domain's number, one-hot times 2, as a `Policy`."""
 
-    def __init__(self, seed: int) -> None:
-        """Draws the weights from `seed`, whatever the global random state is."""
+    def __init__(self, seed: int, task: Bits) -> None:
+        """Draws the weights from `seed`, whatever the global random state is, and reads every problem of the task."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = nn.Sequential(nn.Linear(BITS + len(NAMES), 96), nn.ReLU(), nn.Linear(96, ANSWERS))
-        self._adam = torch.optim.Adam(self.network.parameters(), lr=3e-3, betas=(0.9, 0.95))
-        self._prompts: dict[str, Tensor] = {}
+        self.renew()
+        problems = [*task.problems("train"), *task.problems("test")]
+        self._rows = {problem.id: row for row, problem in enumerate(problems)}
+        self._features = torch.tensor([_features(problem) for problem in problems])  # [P, 24] float32
+        self._prompts = torch.arange(len(problems))[:, None]  # a prompt is the number of its problem
 
-    def _prompt(self, problem: Problem) -> Tensor:
-        """[1 + BITS] int64: the domain's number, then the bits."""
-        if problem.id not in self._prompts:
-            domain, _, bits = str(problem.prompt).partition(": ")
-            self._prompts[problem.id] = torch.tensor([NAMES.index(domain), *(int(bit) for bit in bits)])
-        return self._prompts[problem.id]
+    def renew(self) -> None:
+        """Forgets the optimizer's moments."""
+        self._adam = torch.optim.Adam(self.network.parameters(), lr=3e-3, betas=(0.9, 0.95), fused=True)
 
-    def log_law(self, prompts: Tensor) -> Tensor:
-        """[G, ANSWERS] float32: log-probabilities of the answers to prompts [G, 1 + BITS]; carries the gradient."""
-        domain = 2.0 * nn.functional.one_hot(prompts[:, 0], len(NAMES))
-        logits: Tensor = self.network(torch.cat([2.0 * prompts[:, 1:] - 1, domain], dim=1))
+    def log_law(self, rows: Tensor) -> Tensor:
+        """[G, ANSWERS] float32: log-probabilities of the answers to problems [G]; carries the gradient."""
+        logits: Tensor = self.network(self._features[rows])
         return logits.log_softmax(dim=1)
 
     def accuracy(self, problems: Sequence[Problem]) -> dict[str, float]:
         """The share of each domain's problems to which the likeliest answer is right."""
         with torch.no_grad():
-            answers = self.log_law(torch.stack([self._prompt(problem) for problem in problems])).argmax(dim=1).tolist()
+            rows = torch.tensor([self._rows[problem.id] for problem in problems])
+            answers = self.log_law(rows).argmax(dim=1).tolist()
         right: dict[str, list[bool]] = {}
         for problem, answer in zip(problems, answers, strict=True):
-            right.setdefault(problem.domain, []).append(str(answer) == problem.answer)
+            right.setdefault(problem.domain, []).append(_TEXTS[answer] == problem.answer)
         return {domain: sum(own) / len(own) for domain, own in right.items()}
 
     def sample(
@@ -65,9 +65,9 @@ class BitsPolicy:
     ) -> Rollouts:
         """Answers each of G problems k times. The draws depend on `rng` and the probabilities alone."""
         assert prefixes is None, "an answer of one token has no beginning"
-        prompts = tuple(self._prompt(problem) for problem in problems)
+        rows = [self._rows[problem.id] for problem in problems]
         with torch.no_grad():
-            law = self.log_law(torch.stack(prompts))
+            law = self.log_law(torch.tensor(rows))
         heights = law.double().exp().cumsum(dim=1)
         uniforms = torch.from_numpy(rng.child("answer").numpy().random((len(problems), k))) * heights[:, -1:]
         chosen = torch.searchsorted(heights, uniforms, right=True).clamp_(max=ANSWERS - 1)  # [G, k]
@@ -75,7 +75,7 @@ class BitsPolicy:
         text = tuple(_TEXTS[token] for token in tokens[:, 0].tolist())
         return Rollouts(
             seq=Sequences(
-                prompts=prompts,
+                prompts=tuple(self._prompts[row] for row in rows),
                 group=torch.arange(len(problems)).repeat_interleave(k),
                 tokens=tokens,
                 mask=torch.ones_like(tokens, dtype=torch.bool),
@@ -107,7 +107,7 @@ class BitsPolicy:
         return self.step(batch.seq, columns, objective, objective.want)
 
     def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
-        law = self.log_law(torch.stack(seq.prompts))[seq.group]
+        law = self.log_law(torch.cat(seq.prompts))[seq.group]
         return Outputs(
             logprobs=law.gather(1, seq.tokens) if "logprobs" in want else None,
             entropy=-(law.exp() * law).sum(dim=1, keepdim=True) if "entropy" in want else None,
@@ -120,7 +120,13 @@ class BitsPolicy:
     def load_state_dict(self, state: State) -> None:
         """Takes the weights up; Adam begins anew."""
         self.network.load_state_dict(dict(state))
-        self._adam = torch.optim.Adam(self.network.parameters(), lr=3e-3, betas=(0.9, 0.95))
+        self.renew()
+
+
+def _features(problem: Problem) -> list[float]:
+    """16 bits of -1 or 1, and the domain's number, one-hot times 2."""
+    domain, _, bits = str(problem.prompt).partition(": ")
+    return [2.0 * int(bit) - 1 for bit in bits] + [2.0 * (name == domain) for name in NAMES]
 
 
 _TEXTS = tuple(str(token) for token in range(ANSWERS))

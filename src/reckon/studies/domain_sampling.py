@@ -17,10 +17,9 @@ from reckon.types import Json, Refill, Rng, Rollouts, Sampler, Task, Verdict
 
 GROUPS, ANSWERS = 64, 8  # a step
 STEPS = 400
-ONE, FOUR = STEPS * GROUPS * ANSWERS, 4 * STEPS * GROUPS * ANSWERS  # rollouts of so many steps that waste none
-EVERY = 20 * GROUPS * ANSWERS  # rollouts between two points of a curve
+ONE = STEPS * GROUPS * ANSWERS  # rollouts of as many steps that waste none
+EVERY = 40 * GROUPS * ANSWERS  # rollouts between two points of a curve
 AXIS = "rollouts, thousands"
-NOISE = "two bits"  # the domain whose answers two arms draw by chance
 
 
 def sampler_of(kind: str, task: Task) -> Sampler:
@@ -36,12 +35,9 @@ def sampler_of(kind: str, task: Task) -> Sampler:
         "shuffled": lambda: samplers.DomainSampler(task, control="shuffled"),
         "inverted": lambda: samplers.DomainSampler(task, control="inverted"),
         "released": lambda: ReleasedSampler(task),
-        "buffer": lambda: samplers.DomainBuffer(task),
         "proportional": lambda: samplers.Uniform(task),
-        "balanced": lambda: samplers.Balanced(task),
         "easy to hard": lambda: samplers.EasyToHard(task, passes=7),
         "adaptive difficulty": lambda: samplers.AdaptiveDifficulty(task),
-        "retire": lambda: samplers.Retire(task),
     }
     return made[kind]()
 
@@ -52,14 +48,11 @@ def cell(settings: Settings, seed: int) -> Measured:
     from reckon.samplers import DropEqual, collect
     from reckon.studies._bits_policy import BitsPolicy
 
-    noise = cast("str | None", settings["noise"])
-    root, task = Rng((seed, "domain-sampling")), Bits(seed, noise=noise)
-    policy, fresh = BitsPolicy(root.child("weights").integer() % 2**31), task.problems("test")
+    root, task = Rng((seed, "domain-sampling")), Bits(seed)
+    policy, fresh = BitsPolicy(root.child("weights").integer() % 2**31, task), task.problems("test")
     parts = replace(grpo(task), sampler=sampler_of(cast("str", settings["sampler"]), task))
     if settings["equal groups"] == "refilled":
         parts = replace(parts, keep=DropEqual(), refill=Refill(rounds=8, on_short="fill"))
-    elif settings["equal groups"] == "replaced":
-        parts = replace(parts, keep=DropEqual(), refill=Refill(on_short="repeat"))
 
     def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
         problems = (rollouts.problems[g] for g in rollouts.seq.group.tolist())
@@ -80,28 +73,26 @@ def cell(settings: Settings, seed: int) -> Measured:
             drawn[problem.domain] += 1
         step += 1
         if step == steps:
-            metrics = _after(policy.accuracy(fresh), drawn, noise)
+            metrics = _after(policy.accuracy(fresh), drawn)
     points += [policy.accuracy(fresh)] * (len(grid) - len(points))
     return Measured(
-        metrics=metrics | {"when spent": _mean(points[-1], noise)},
+        metrics=metrics | {"when spent": _mean(points[-1])},
         curves={
             AXIS: [spent / 1000 for spent in grid],
-            "mean over domains": [_mean(point, noise) for point in points],
+            "mean over domains": [_mean(point) for point in points],
             **{name: [point[name] for point in points] for name in NAMES},
         },
     )
 
 
-def _mean(accuracy: Mapping[str, float], noise: str | None) -> float:
-    """Over the domains, without the one that cannot be learned."""
-    learnable = [value for name, value in accuracy.items() if name != noise]
-    return sum(learnable) / len(learnable)
+def _mean(accuracy: Mapping[str, float]) -> float:
+    return sum(accuracy.values()) / len(accuracy)
 
 
-def _after(accuracy: Mapping[str, float], drawn: Mapping[str, int], noise: str | None) -> dict[str, float]:
+def _after(accuracy: Mapping[str, float], drawn: Mapping[str, int]) -> dict[str, float]:
     rollouts = sum(drawn.values())
     return {
-        "mean": _mean(accuracy, noise),
+        "mean": _mean(accuracy),
         "worst": min(accuracy.values()),
         "rollouts": rollouts / 1000,
         **{f"accuracy: {name}": value for name, value in accuracy.items()},
@@ -133,40 +124,31 @@ METRICS = {
     "mean": f"accuracy after {STEPS} steps, mean over domains",
     "worst": f"accuracy after {STEPS} steps, worst domain",
     "rollouts": f"rollouts of {STEPS} steps, thousands",
-    "when spent": f"accuracy after {FOUR // 1000} thousand rollouts, mean over domains",
+    "when spent": f"accuracy after {2 * ONE // 1000} thousand rollouts, mean over domains",
 }
 _EQUAL, _DADS, _DAPO = "equal shares", "by accuracy", "equal groups refilled (DAPO)"
 _SHARP, _FLAT = "by accuracy, tau 0.3", "by accuracy, tau 0.8"
-_RELEASED, _BUFFER = "by accuracy, as released", "by accuracy, buffer"
-_SHUFFLED, _INVERTED, _PROPORTIONAL = "weights shuffled", "weights inverted", "proportional"
-_EQUAL_NOISE, _DADS_NOISE = "equal shares, noise in a domain", "by accuracy, noise in a domain"
+_RELEASED, _SHUFFLED, _INVERTED = "by accuracy, as released", "weights shuffled", "weights inverted"
+_PROPORTIONAL = "proportional"
 
 
-def _run(
-    sampler: str, groups: str = "kept", *, rollouts: int = ONE, steps: int = STEPS, noise: str | None = None
-) -> dict[str, Json]:
-    return {"sampler": sampler, "equal groups": groups, "steps": steps, "rollouts": rollouts, "noise": noise}
+def _run(sampler: str, groups: str = "kept", *, rollouts: int = ONE) -> dict[str, Json]:
+    return {"sampler": sampler, "equal groups": groups, "steps": STEPS, "rollouts": rollouts}
 
 
 # Arm: its settings, and the pilot's numbers in the order of METRICS.
 _ARMS: dict[str, tuple[dict[str, Json], tuple[str, ...]]] = {
-    _EQUAL: (_run("equal", rollouts=FOUR), ("0.592", "", "204.8", "0.715 (5 seeds)")),
-    _DADS: (_run("running mean", rollouts=FOUR), ("0.631", "", "204.8", "0.743 (5 seeds)")),
-    _SHARP: (_run("running mean, tau 0.3"), ("0.631", "", "", "")),
-    _FLAT: (_run("running mean, tau 0.8"), ("0.627", "", "", "")),
-    _RELEASED: (_run("released"), ("0.631", "", "", "")),
-    _BUFFER: (_run("buffer"), ("", "", "", "")),
-    _SHUFFLED: (_run("shuffled"), ("0.582", "", "", "")),
-    _INVERTED: (_run("inverted"), ("0.546", "", "", "")),
-    _PROPORTIONAL: (_run("proportional", rollouts=FOUR), ("0.652 (5 seeds)", "", "204.8", "0.682 (5 seeds)")),
-    "balanced": (_run("balanced"), ("", "", "", "")),
-    "easy to hard": (_run("easy to hard"), ("about 0.46 (5 seeds)", "", "", "")),
-    "adaptive difficulty (AdaRFT)": (_run("adaptive difficulty"), ("about 0.46 (5 seeds)", "", "", "")),
-    "solved problems retired": (_run("retire"), ("", "", "", "")),
-    _DAPO: (_run("equal", "refilled", rollouts=FOUR), ("0.664 (5 seeds)", "", "3.9 times 204.8 (5 seeds)", "")),
-    "equal groups replaced": (_run("equal", "replaced"), ("", "", "", "")),
-    _EQUAL_NOISE: (_run("equal", noise=NOISE), ("", "", "", "")),
-    _DADS_NOISE: (_run("running mean", noise=NOISE), ("", "", "", "")),
+    _EQUAL: (_run("equal", rollouts=2 * ONE), ("0.592", "", "204.8", "")),
+    _DADS: (_run("running mean", rollouts=2 * ONE), ("0.631", "", "204.8", "")),
+    _SHARP: (_run("running mean, tau 0.3"), ("0.631", "", "204.8", "")),
+    _FLAT: (_run("running mean, tau 0.8"), ("0.627", "", "204.8", "")),
+    _RELEASED: (_run("released"), ("0.631", "", "204.8", "")),
+    _SHUFFLED: (_run("shuffled"), ("0.582", "", "204.8", "")),
+    _INVERTED: (_run("inverted"), ("0.546", "", "204.8", "")),
+    _PROPORTIONAL: (_run("proportional"), ("0.652 (5 seeds)", "", "204.8", "")),
+    "easy to hard": (_run("easy to hard"), ("about 0.46 (5 seeds)", "", "204.8", "")),
+    "adaptive difficulty (AdaRFT)": (_run("adaptive difficulty"), ("about 0.46 (5 seeds)", "", "204.8", "")),
+    _DAPO: (_run("equal", "refilled", rollouts=2 * ONE), ("0.664 (5 seeds)", "", "799 (5 seeds)", "")),
 }
 
 _CLAIMS = (
@@ -198,18 +180,12 @@ _CLAIMS = (
         effects=(_less(_DADS, _DAPO, 0.02, "when spent"),),
     ),
     Claim(
-        says="Shares by size are ahead of equal ones early and behind them late",
-        effects=(_less(_PROPORTIONAL, _EQUAL, 0.02), _less(_EQUAL, _PROPORTIONAL, 0.01, "when spent")),
+        says="Shares by size are ahead of equal ones early on",
+        effects=(_less(_PROPORTIONAL, _EQUAL, 0.02),),
     ),
     Claim(
-        says="A domain that cannot be learned draws more than its share, and the others still gain",
-        effects=(
-            Effect(
-                says=f"share of the rollouts for the domain of noise, less an eighth: {_DADS_NOISE}",
-                of=lambda found: found[_DADS_NOISE][f"share: {NOISE}"] - 1 / 8,
-            ),
-            _less(_DADS_NOISE, _EQUAL_NOISE, 0.0),
-        ),
+        says="Shares by size fall behind equal ones by 1,600 steps; a domain of wrong answers takes its share for ever",
+        why="the pilot tried both at sizes that would take this study beyond its 20 minutes",
     ),
     Claim(
         says="Gains on unseen benchmarks, over large models, and on long reasoning",
@@ -223,20 +199,12 @@ def _rows() -> tuple[Row, ...]:
         Row(arm=arm, metric=metric, says=says, pilot=number)
         for arm, (settings, pilot) in _ARMS.items()
         for (metric, says), number in zip(METRICS.items(), pilot, strict=True)
-        if metric != "when spent" or settings["rollouts"] == FOUR
+        if metric != "when spent" or settings["rollouts"] == 2 * ONE
     ]
     for arm in (_EQUAL, _DADS, _PROPORTIONAL, _DAPO):
         rows += [Row(arm=arm, metric=f"accuracy: {d}", says=f"accuracy after {STEPS} steps, {d}") for d in NAMES]
     for arm in (_DADS, _DAPO):
         rows += [Row(arm=arm, metric=f"share: {d}", says=f"share of the rollouts, {d}") for d in NAMES]
-    rows.append(
-        Row(
-            arm=_DADS_NOISE,
-            metric=f"share: {NOISE}",
-            says=f"share of the rollouts, {NOISE} (noise)",
-            pilot="0.13 (800 steps)",
-        )
-    )
     return tuple(rows)
 
 
@@ -255,19 +223,17 @@ STUDY = Study(
         "The axis is what was generated, dropped groups included: an arm that drops groups makes fewer steps of the "
         "same rollouts.",
         "Accuracy is that of the likeliest answer to 300 fresh problems of each domain; the mean is over domains, not "
-        "over problems. In the two arms with noise it is over the other seven.",
-        f"Noise: the training answers of '{NOISE}' are drawn by chance. The specification does not say which domain "
-        "its pilot took.",
+        "over problems.",
         "All arms of a seed share the problems, the first weights and the random numbers behind the answers; seeds "
         "draw their own. Which bits a domain asks about, and that the network's hidden layer is a ReLU, are choices of "
         "ours, so the pilot's numbers are for orientation.",
-        "Dropping, refilling and replacing of equal groups draw from equal shares; retirement from shares by size. The "
-        "refill draws 8 times at most and then fills the batch with groups that were dropped.",
+        "Refilling draws from equal shares, 8 times at most, and then fills the batch with groups that were dropped.",
         "Difficulty, for the two arms that read it, is the place of the problem's domain in the list of domains: a "
         "label by hand, one for a whole domain. This says nothing about labels for single problems. Easy to hard goes "
         "seven times through each domain, hardest last; the last 8 of its 400 steps begin again with the easiest.",
         "Every step is one of reckon's loop: its samplers, `collect`, GRPO's parts and an update; the policy is a "
         "network, since a table could not answer fresh problems.",
-        "The rules were committed before the run. They come from the specification, whose pilot had been read.",
+        "The rules were committed before the run. They come from the specification, whose pilot had been read. A first "
+        "commit of them had more arms; it was cut to these, for time, before any result was looked at.",
     ),
 )
