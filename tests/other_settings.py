@@ -4,7 +4,10 @@ Read by test_settings_matter.py. An entry is `name: value` or `name: In(value, .
 settings of the same part, or for settings of a whole run `key=value` overrides.
 """
 
+import dataclasses
 from dataclasses import dataclass, field
+
+from reckon.models import Optimization
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ NEEDED: dict[str, dict[str, object]] = {
     "reward.http": {"url": "http://localhost:1"},
     "reward.gate": {"condition": "verifier", "then": {"kind": "length", "l_max": 8}},
     "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
+    "reward.online_implicit_reward": {"optimizer": {"lr": 0.5}},
+    "method.prime": {"lr": 0.5},
     "reward.own.py:slow": {},
     "reward.centered": {"reward": _LENGTH},
     "reward.probability": {"reward": "verifier"},
@@ -225,10 +230,37 @@ PARTS: dict[str, object] = {
         "reward.constrained",
         {"reward": _LENGTH, "costs": {"long": "verifier"}, "limits": {"long": 0.3}, "start": 2.0},
     ),
+    **_each(
+        "reward.online_implicit_reward",
+        {
+            "update": "before",
+            "against": "policy",
+            "loss": In("dpo", {"update": "before"}),
+            "beta": In(0.2, {"normalize": "none"}),
+            "per": "whole",
+            "smoothing": 0.5,
+            "true_total": True,
+            "normalize": "none",
+            "warmup": 3,
+        },
+    ),
     "reward.own.py:slow.timeout": 0.001,
     **_each("reward.*", {"weight": 0.5, "watch": True}),
     **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
     "advantage.running_mean.decay": 0.5,
+    **_each(
+        "advantage.streamwise",
+        {
+            "estimator": "reinforce",
+            "form": "code",
+            "weights": {"d": 0.5},
+            "gammas": {"d": 0.5},
+            "std": In(False, {"estimator": "grpo"}),
+            "token_std": In(True, {"estimator": "grpo"}),
+            "eps": In(0.1, {"estimator": "grpo"}),
+            "whiten": True,
+        },
+    ),
     **_each(
         "advantage.gae",
         {
@@ -280,6 +312,7 @@ PARTS: dict[str, object] = {
         },
     ),
     "method.rule_reasoner.clip": 0.1,
+    **_each("method.prime", {"update": "before", "lr": In(1.0, {"update": "before"}), "clip": 0.1}),
 }
 
 _TRUNCATED = ("objective=policy_gradient",)  # a clipped ratio refuses truncated sampling
@@ -376,6 +409,15 @@ EXEMPT: dict[str, str] = {
             "the coefficient moves after the step it was charged in: see tests/rewards/test_leaves.py",
         ),
     ),
+    **_each(
+        "reward.online_implicit_reward.optimizer",
+        dict.fromkeys(
+            (f.name for f in dataclasses.fields(Optimization)),
+            "of another model; what each does is tried as optimizer.*, that it gets there in test_implicit_online.py",
+        ),
+    ),
+    "reward.online_implicit_reward.optimizer": "see the settings in it",
+    "reward.online_implicit_reward.splitter": "needs a function of one's own: see rewards/test_implicit_online.py",
     "reward.constrained.lr": "a price moves after the step it was paid in: see tests/rewards/test_combine.py",
     "reward.http.url": "needs a server: see tests/rewards/test_http.py, as for the three below",
     "reward.http.timeout": "matters when a server is slow",

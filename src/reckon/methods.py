@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, RunningMean
+from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, RunningMean, Streamwise
 from reckon.errors import InputError
 from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient, ValueLoss
-from reckon.rewards import KLReward, OverlongPenalty, Sum, Verifier
-from reckon.samplers import All, DomainSampler, DropEqual, Uniform
+from reckon.models import Optimization
+from reckon.rewards import HasTwin, KLReward, OnlineImplicitReward, OverlongPenalty, Sum, Verifier
+from reckon.samplers import AccuracyBand, All, DomainSampler, DropEqual, Uniform
 from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
-__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "ppo", "reinforce", "rloo", "rule_reasoner"]
+__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "ppo", "prime", "reinforce", "rloo", "rule_reasoner"]
 
 
 def grpo(task: Task, *, clip: float = 0.2, kl: float = 0.0, reference: Model | None = None) -> Parts:
@@ -192,8 +193,42 @@ def ppo(
     )
 
 
+def prime(
+    task: Task,
+    *,
+    update: Literal["none", "after", "before"] = "after",
+    lr: float = 1e-6,
+    clip: float = 0.2,
+    policy: HasTwin | None = None,
+    reference: Model | None = None,
+) -> Parts:
+    """PRIME (Cui et al. 2025, arXiv:2502.01456): RLOO, and dense rewards of a model that learns from the same outcomes.
+
+    With credit as in the released code, and whitened as there. In the paper the policy's rate is half of `lr`.
+
+    Args:
+        task: poses the problems; those of which all or hardly any answers are right are drawn anew.
+        update: when the reward model learns: "none", "after" the scores are taken or "before".
+        lr: of the reward model.
+        clip: how far the ratio may move from 1.
+        policy: what learns, and what the reward model begins as; always needed, as is the reference.
+        reference: the model before training.
+    """
+    if policy is None or reference is None:
+        raise InputError("prime makes its reward model of the `policy`. Give it, and `reference=policy.reference()`.")
+    process = OnlineImplicitReward(policy, reference, optimizer=Optimization(lr=lr, clip=10.0), update=update)
+    return Parts(
+        sampler=Uniform(task),
+        keep=AccuracyBand(),
+        reward=Sum({"correct": Verifier(), "process": process}),
+        advantage=Streamwise(form="code", whiten=True),
+        objective=ClippedRatio(low=clip, high=clip, average="tokens"),
+        refill=Refill(rounds=8),
+    )
+
+
 METHODS: Mapping[str, Callable[..., Parts]] = {
-    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner)
+    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, prime)
 }
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from reckon import costs
 from reckon.errors import InputError
 from reckon.models import _given, _limits, _plain, _sample, _text
-from reckon.models._adapters import add_adapters, merged
+from reckon.models._adapters import add_adapters, merged, use_adapters
 from reckon.models._attention import attending
 from reckon.models._heads import load_head, save_classifier, save_head
 from reckon.models._load import compute_dtype, find_device, open_network
@@ -28,6 +28,7 @@ from reckon.models._reference import Reference
 from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
 from reckon.models._store import BUILT_IN
+from reckon.models._twin import twin
 from reckon.models._update import update
 from reckon.types import (
     Batch,
@@ -120,8 +121,8 @@ class LanguageModel:
         self.tokens_per_batch = tokens_per_batch
         self.rows_per_batch = rows_per_batch
         self.lora = lora
-        if lora is not None:
-            add_adapters(self.network, lora)
+        self._adapters = None if lora is None else add_adapters(self.network, lora)
+        self.activation_checkpointing = activation_checkpointing
         if activation_checkpointing:
             recompute_layers(self.network)
         self.head: nn.Linear | None = None
@@ -207,6 +208,7 @@ class LanguageModel:
             eos=self._eos,
             tail=lambda tokens: self.tokenizer.decode(tokens, skip_special_tokens=True),
         )
+        self._take_up()
         with self._autocast(), torch.no_grad(), ready(self.network, self.dtype, min(self.rows_per_batch, len(group))):
             if self._packs:
                 drawn = _sample.draw(
@@ -293,6 +295,7 @@ class LanguageModel:
     def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
         """What the model says about N responses, without gradients; see `Outputs` for the shapes."""
         want = tuple(want)
+        self._take_up()
         with torch.no_grad():
             parts = [self._score(seq.take(rows), want, "score") for rows in self._cuts(seq)]
         return Outputs(**{name: torch.cat([getattr(part, name) for part in parts]) for name in want})
@@ -309,6 +312,7 @@ class LanguageModel:
         """
         want = tuple(want)
         diagnose = getattr(loss, "diagnostics", None)
+        self._take_up()
         self._adamw.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         metrics: Metrics = {}
@@ -365,6 +369,11 @@ class LanguageModel:
         self.counters[purpose] += tokens
         costs.computed(tokens)
 
+    def _take_up(self) -> None:
+        """Puts this model's own adapters to use, on a network that several models may share."""
+        if self._adapters is not None:
+            use_adapters(self.network, self._adapters)
+
     def _cuts(self, seq: Sequences, *, whole: bool = False) -> list[Tensor]:
         return cuts(seq, self.tokens_per_batch, packs=self._packs, whole=whole)
 
@@ -376,6 +385,13 @@ class LanguageModel:
     def reference(self) -> Reference:
         """This model as it is now, frozen; with LoRA the same weights with the adapter off, at no cost in memory."""
         return Reference(self)
+
+    def twin(self, optimizer: Optimization) -> LanguageModel:
+        """A second model that begins as this one is now, without its value head, and learns by itself.
+
+        With LoRA it is another set of adapters on the same weights; otherwise a copy of the whole network.
+        """
+        return twin(self, optimizer)
 
     def state_dict(self) -> State:
         """Trained weights, optimizer and step count."""
@@ -425,6 +441,7 @@ class LanguageModel:
         save_classifier(self._merged(), self.head, self.tokenizer, Path(folder), self.sampling.system)
 
     def _merged(self) -> PreTrainedModel:
+        self._take_up()
         return self.network if self.lora is None else merged(self.network)
 
 

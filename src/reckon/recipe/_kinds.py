@@ -89,8 +89,11 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "Constrained",
         "Fitted",
         "SequenceClassifier",
+        "OnlineImplicitReward",
     ),
-    "advantage": _of("reckon.credit", "GroupNormalized", "LeaveOneOut", "BatchMean", "RunningMean", "GAE"),
+    "advantage": _of(
+        "reckon.credit", "GroupNormalized", "LeaveOneOut", "BatchMean", "RunningMean", "GAE", "Streamwise"
+    ),
     "objective": _of("reckon.losses", "ClippedRatio", "PolicyGradient", "KLPenalty", "EntropyBonus", "ValueLoss"),
 }
 

@@ -9,6 +9,7 @@ from reckon.rewards._fitted import Fitted, is_fitted
 from reckon.rewards._function import Function, RewardFunction, load_function
 from reckon.rewards._http import Http
 from reckon.rewards._implicit import ImplicitReward
+from reckon.rewards._implicit_online import HasTwin, OnlineImplicitReward
 from reckon.rewards._judges import Judge, load_judge
 from reckon.rewards._judges_reading import Calibrated, text_sequences
 from reckon.rewards._leaves import AdaptiveKLReward, KLReward, Verifier
@@ -38,6 +39,7 @@ __all__ = [
     "FormatLength",
     "Function",
     "Gate",
+    "HasTwin",
     "Http",
     "ImplicitReward",
     "Judge",
@@ -49,6 +51,7 @@ __all__ = [
     "MinMax",
     "NormalizeThenSum",
     "Not",
+    "OnlineImplicitReward",
     "Or",
     "OutcomeModel",
     "OverlongPenalty",

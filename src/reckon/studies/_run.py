@@ -29,6 +29,7 @@ STUDIES: Mapping[str, str] = {
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "preference-learning": "DPO, PPO and their kin on three responses, held to the policy known in closed form",
+    "prime": "An implicit process reward that learns online, on chains of sums and tables with exact chances",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
     "surrogate-rewards": "Rewards for format and length, without answers, on a table of 16 actions",
