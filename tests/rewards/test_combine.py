@@ -312,6 +312,18 @@ def test_state_goes_down_the_tree_and_back(make_batch):
     assert isinstance(tree, LearningReward)
 
 
+def test_what_a_part_deep_down_reports_comes_up_under_its_path():
+    class Reporter(Fixed):
+        def metrics(self):
+            return {"loss": 0.5}
+
+    tree = deep(Reporter(1.0, 2.0))
+    assert Sum({"good": tree}).metrics() == {
+        "reward/good/f/g/reward/reward/reward/c/reward/reward/a/reward/b/loss": 0.5
+    }
+    assert and_(z(1.0)).metrics() == {}
+
+
 def test_random_numbers_depend_on_the_path_alone(make_batch):
     batch = make_batch(["a"])
     lone, crowded = Learner(), Learner()

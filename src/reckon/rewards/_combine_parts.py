@@ -10,8 +10,8 @@ import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
-from reckon.rewards._tree import _snake, assess, check_stream, restore, states
-from reckon.types import Batch, Reward, Rng, State, Stream
+from reckon.rewards._tree import _snake, assess, check_stream, reports, restore, states
+from reckon.types import Batch, Metrics, Reward, Rng, State, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,6 +90,10 @@ class Node:
     def load_state_dict(self, state: State) -> None:
         """Gives every part its memory back."""
         restore(dict(inner_rewards(self)), state)
+
+    def metrics(self) -> Metrics:
+        """What its parts have to report."""
+        return reports(dict(inner_rewards(self)))
 
     @property
     def group_level(self) -> bool:
