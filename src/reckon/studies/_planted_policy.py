@@ -135,6 +135,19 @@ def imitate(policy: NetworkPolicy, law_rollouts: Rollouts, batch: int) -> None:
     policy.renew()
 
 
+def centered(policy: NetworkPolicy, tokens: Tensor, worth: Tensor) -> Tensor:
+    """[n, T]: what each token was worth, less what the policy could expect there.
+
+    Args:
+        policy: whose mean is taken off.
+        tokens: [n, T] int64.
+        worth: [n, T, WORDS] float, of every token in the place of each.
+    """
+    with torch.no_grad():
+        expected = (policy.log_law(tokens).exp() * worth).sum(dim=2)
+    return worth.gather(2, tokens[:, :, None])[:, :, 0] - expected
+
+
 class ExactJudge:
     """The verdict, and what each step did to a prover's chance of success, read from the table.
 
@@ -166,12 +179,10 @@ class ExactJudge:
             return streams
         tokens = batch.seq.tokens
         k, t = states(tokens)[:, :-1], torch.arange(tokens.shape[1])
-        table = self._q if self._use == "advantage" else self._advantages
-        worth = table[t, k]  # [N, T, WORDS]
-        values = worth.gather(2, tokens[:, :, None])[:, :, 0]
         if self._use == "advantage":
-            with torch.no_grad():
-                values = values - (self._policy.log_law(tokens).exp() * worth).sum(dim=2)
+            values = centered(self._policy, tokens, self._q[t, k])
+        else:
+            values = self._advantages[t, k].gather(2, tokens[:, :, None])[:, :, 0]
         values = torch.where(k == FOUND, 0.0, values)  # it is right whatever comes: no step changes that
         streams["step"] = Stream(
             values=self._alpha * values.float(), kind="advantage" if self._use == "advantage" else "reward"

@@ -31,6 +31,7 @@ STUDIES: Mapping[str, str] = {
     "preference-learning": "DPO, PPO and their kin on three responses, held to the policy known in closed form",
     "prime": "An implicit process reward that learns online, on chains of sums and tables with exact chances",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
+    "process-advantage-verifiers-learned": "The same with a verifier learned from rollouts, spent in six ways",
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
     "surrogate-rewards": "Rewards for format and length, without answers, on a table of 16 actions",
 }

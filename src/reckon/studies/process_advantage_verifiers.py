@@ -6,12 +6,12 @@ values are exact; then a fixed policy is searched for it, with exact values and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._planted_learn import AT, BASE, learn
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Objective, Rng, Rollouts, Verdict
+from reckon.types import Json, Rng, Rollouts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from reckon.search import Values
     from reckon.studies._planted_policy import Use
 
-BASE = 5.0  # gamma of the law that the network imitates first, and that is searched
-ANSWERS = 64  # a step
-WINDOW = 20  # steps that accuracy is averaged over
-SOLVED = 0.9
-PASS, DRAWN, AT = 64, 4096, 60  # pass@64 after 60 steps, from 4,096 responses
 EVERY = 10  # steps between two points of a curve
 SAMPLES, PROBLEMS, NOISE = 3, 400, 20  # of the search; rollouts behind a noisy value
 SEARCH_ALPHA = 0.5
@@ -36,70 +31,24 @@ def cell(settings: Settings, seed: int) -> Measured:
 
 def _learn(settings: Settings, seed: int) -> Measured:
     """Policy gradient for some steps; how often it is right on the way."""
-    import torch
+    from reckon.studies._planted import diagnostics, prover
+    from reckon.studies._planted_policy import ExactJudge
 
-    from reckon.credit import GroupNormalized
-    from reckon.losses import EntropyBonus, Objectives, PolicyGradient
-    from reckon.process import unbiased_best_of_k
-    from reckon.samplers import All, Uniform, collect
-    from reckon.studies._planted import Planted, diagnostics, prover, sample, table_law
-    from reckon.studies._planted_policy import ExactJudge, NetworkPolicy, imitate
-
-    task, root = Planted(), Rng((seed, "process-advantage-verifiers"))
-    policy = NetworkPolicy(root.child("weights").integer() % 2**31)
-    examples = sample(table_law(prover(BASE)), task.problems("train"), 50 * ANSWERS, root.child("examples"))
-    imitate(policy, examples, ANSWERS)
     q, v = prover_values(cast("float", settings["gamma"]), cast("int", settings["k"]))
-    judge = ExactJudge(policy, q, v, cast("Use", settings["use"]), alpha=1.0)
-    # Sums over tokens: the advantage of a step is not the smaller because the response is long.
-    terms: dict[str, Objective] = {
-        "policy": PolicyGradient(average="constant", length=1),
-        "entropy": EntropyBonus(coef=cast("float", settings["entropy"]), average="constant", length=1),
-    }
-    sampler, advantage, objective = Uniform(task), GroupNormalized(std=False), Objectives(terms)
-
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
-
-    def passes() -> float:
-        with torch.no_grad():
-            drawn = policy.sample(task.problems("test"), DRAWN, root.child("test"))
-        right = sum(cast("float", verdict.outcome) for verdict in verify(drawn))
-        return float(unbiased_best_of_k(torch.tensor(right), DRAWN, PASS))
-
-    steps = cast("int", settings["steps"])
-    accuracy: list[float] = []
-    entropy: list[float] = []
-    pass_at = float("nan")
-    for step in range(steps):
-        rng = root.child(step)
-        batch = collect(sampler, policy, verify, All(), 1, ANSWERS, rng, step=step)
-        entropy.append(policy.mean_entropy(batch.seq))
-        streams = judge.assess(batch, rng.child("reward"))
-        policy.update(objective, batch, advantage(batch, streams), rng.child("update"))
-        accuracy.append(float(batch.outcome.mean()))
-        if step + 1 == min(AT, steps):
-            pass_at = passes()
+    learned = learn(
+        lambda policy: ExactJudge(policy, q, v, cast("Use", settings["use"]), alpha=1.0),
+        cast("float", settings["entropy"]),
+        cast("int", settings["steps"]),
+        seed,
+    )
     variance, agreement = diagnostics(prover(BASE), q)
-    return _learned(accuracy, entropy, {"pass@64": pass_at, "distinguishability": variance, "alignment": agreement})
-
-
-def _learned(accuracy: list[float], entropy: list[float], other: Mapping[str, float]) -> Measured:
-    steps = len(accuracy)
-    recent = [sum(accuracy[max(0, i - WINDOW) : i]) / min(i, WINDOW) for i in range(1, steps + 1)]
-    solved = next((i + 1 for i, mean in enumerate(recent) if i + 1 >= WINDOW and mean >= SOLVED), steps)
-    shown = range(0, steps, EVERY)
+    shown = range(0, learned.most, EVERY)
     return Measured(
-        metrics={
-            "steps to 0.9": solved,
-            "solved": float(recent[-1] >= SOLVED or solved < steps),
-            "accuracy at the end": recent[-1],
-        }
-        | dict(other),
+        metrics=learned.metrics | {"distinguishability": variance, "alignment": agreement},
         curves={
             "step": [float(i) for i in shown],
-            "accuracy": [recent[i] for i in shown],
-            "entropy of a token": [entropy[i] for i in shown],
+            "accuracy": [learned.accuracy[i] for i in shown],
+            "entropy of a token": [learned.entropy[i] for i in shown],
         },
     )
 
