@@ -87,6 +87,23 @@ def test_a_value_head_stays_with_its_model(make, ragged):
     assert torch.equal(logprobs(prm, ragged), logprobs(policy, ragged))
 
 
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["whole", "adapters"])
+def test_a_twin_may_have_a_head_of_its_own(make, ragged, lora):
+    """A critic beside the policy: it begins with the policy's hidden states and says 0, whatever the policy says."""
+    policy = make(lora=lora, value_head=True)
+    with torch.no_grad():
+        policy.head.weight.fill_(1.0)
+    critic = policy.twin(Optimization(lr=1e-2), value_head=True)
+    assert not critic.outputs(ragged, ("values",)).values.any()
+    assert torch.equal(critic.outputs(ragged, ("hidden",)).hidden, policy.outputs(ragged, ("hidden",)).hidden)
+    before = policy.outputs(ragged, ("values",)).values
+    loss = lambda outputs, columns: (outputs.values - 1).square() * columns["mask"]  # noqa: E731
+    for _ in range(3):
+        critic.step(ragged, {"mask": ragged.mask.float()}, loss, ("values",))
+    assert critic.outputs(ragged, ("values",)).values.any()
+    assert torch.equal(policy.outputs(ragged, ("values",)).values, before)
+
+
 def test_the_twin_of_a_table():
     actions = [Action(text="a"), Action(text="b", length=2)]
     sgd = partial(torch.optim.SGD, lr=0.5)

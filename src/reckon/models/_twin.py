@@ -12,12 +12,13 @@ if TYPE_CHECKING:
     from reckon.models.language import LanguageModel
 
 
-def twin(model: LanguageModel, optimizer: Optimization) -> LanguageModel:
+def twin(model: LanguageModel, optimizer: Optimization, *, value_head: bool = False) -> LanguageModel:
     """The model as it is now, without its value head, and with an optimizer of its own.
 
     Args:
         model: stays as it is. With LoRA both share its weights, and each has adapters of its own.
         optimizer: how the second one learns.
+        value_head: gives it a head of its own, zero at first.
     """
     shared = model.lora is not None
     other = type(model)(
@@ -31,12 +32,13 @@ def twin(model: LanguageModel, optimizer: Optimization) -> LanguageModel:
         tokens_per_batch=model.tokens_per_batch,
         rows_per_batch=model.rows_per_batch,
         activation_checkpointing=model.activation_checkpointing,
+        value_head=value_head,
     )
     if shared:
         learned, begun = model.state_dict()["weights"], other.state_dict()["weights"]
         assert isinstance(learned, dict)
         assert isinstance(begun, dict)
-        same = zip(begun.values(), (x for name, x in learned.items() if name != "value_head.weight"), strict=True)
-        for there, here in same:  # both in the order of the network's layers
+        adapters = [[x for name, x in weights.items() if name != "value_head.weight"] for weights in (begun, learned)]
+        for there, here in zip(*adapters, strict=True):  # both in the order of the network's layers
             there.copy_(here)
     return other

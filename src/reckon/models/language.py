@@ -386,12 +386,12 @@ class LanguageModel:
         """This model as it is now, frozen; with LoRA the same weights with the adapter off, at no cost in memory."""
         return Reference(self)
 
-    def twin(self, optimizer: Optimization) -> LanguageModel:
-        """A second model that begins as this one is now, without its value head, and learns by itself.
+    def twin(self, optimizer: Optimization, *, value_head: bool = False) -> LanguageModel:
+        """A second model that begins as this one is now, with a value head that says 0 or none, and learns by itself.
 
         With LoRA it is another set of adapters on the same weights; otherwise a copy of the whole network.
         """
-        return twin(self, optimizer)
+        return twin(self, optimizer, value_head=value_head)
 
     def state_dict(self) -> State:
         """Trained weights, optimizer and step count."""
