@@ -33,7 +33,8 @@ def cell(settings: Settings, seed: int) -> Measured:
     if settings["seeds"] is None:
         found = dict.fromkeys(sizes, _without_labels(settings, seed))
     else:
-        found = {name: _with_labels(settings, size, seed) for name, size in sizes.items()}
+        by_size = {size: _with_labels(settings, size, seed) for size in dict.fromkeys(sizes.values())}
+        found = {name: by_size[size] for name, size in sizes.items()}
     curves = {
         name: [of[metric] for of in found.values()] for name, metric in CURVES.items() if metric in found["small"]
     }
@@ -125,7 +126,7 @@ _WITHOUT: dict[str, dict[str, Json]] = {
     _TUNED: {"seeds": None, "use": "nothing", "entropy": 0.0, "steps": 500},
     _EXACT: {"seeds": None, "use": "advantage", "entropy": 0.01, "steps": 300},
 }
-_COMMON: dict[str, Json] = {"budgets": list(BUDGETS.values()), "fit_steps": 300, "tests": 2000}
+_COMMON: dict[str, Json] = {"budgets": list(BUDGETS.values()), "fit_steps": 200, "tests": 2000}
 _ARMS = {arm: {**own, **_COMMON} for arm, own in {**WAYS, **VARIANTS, **_WITHOUT}.items()}
 
 
@@ -312,7 +313,7 @@ STUDY = Study(
         "before the end it could have gone on, which its verdict does not say. A high value for a first pit is one "
         "success in four looks: the usual threshold of a half would be passed by luck alone. Right seeds are labeled "
         "1 for nothing.",
-        "Every verifier takes 300 steps of Adam and is the one of 15 looks that was best on a fifth of its traces. "
+        "Every verifier takes 200 steps of Adam and is the one of 10 looks that was best on a fifth of its traces. "
         "Best and worst verifier are chosen in each seed by the rank correlation of their advantages on responses of "
         "mu_10, among the three ways and three budgets a policy learned from, not by what the policy made of them.",
         "The rules were committed before the run on seeds 0 to 4, but after single verifiers on seed 100 with 2,000 "
