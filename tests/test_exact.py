@@ -63,6 +63,11 @@ VARIANTS = {
         "critic={optimizer: {lr: 1e-2, epochs: 3, minibatches: 2, schedule: linear}}",
         "advantage.warmup=1",
     ),
+    "domains": (
+        "task={kind: mixture, tasks: {easy: {kind: chain_arithmetic, operations: 2, train: 40, dev: 6, test: 6},"
+        " hard: {kind: chain_arithmetic, operations: 3, train: 20, dev: 6, test: 6}}}",
+        "sampler={kind: domain_sampler, tau: 0.1, rounding: chance}",
+    ),
     "refill": ("keep=drop_equal", "refill={rounds: 4, on_short: fill}", "prompts=3", "answers=3"),
 }
 
@@ -168,6 +173,9 @@ def test_the_variants_do_what_they_are_here_for(trained):
     assert b"value_head" in weights(own)["advantage.safetensors"]
     assert series(own, "policy/steps") == [0.0] + [1.0] * 5
     assert series(own, "critic/steps") == [6.0] * 6
+    domains = trained(*VARIANTS["domains"])
+    assert "sampler.json" in weights(domains)
+    assert len(set(series(domains, "sampler/weight/easy"))) > 3
     adapters = trained(*VARIANTS["adapters"])
     assert b"lora_A" in weights(adapters)["policy.safetensors"]
     assert b"embed_tokens" not in weights(adapters)["policy.safetensors"]
