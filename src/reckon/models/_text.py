@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TypeAlias
 
 import torch
 from jinja2 import TemplateError
@@ -11,6 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from reckon.errors import InputError
 from reckon.types import Message, Problem
+
+Decode: TypeAlias = Callable[[tuple[int, ...]], str]
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, problem: Problem, system: str | None) -> Tensor:
@@ -50,17 +54,32 @@ def encode(tokenizer: PreTrainedTokenizerBase, problem: Problem, system: str | N
     return torch.tensor(ids, dtype=torch.int64)
 
 
-def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, ...]:
+def decoder(tokenizer: PreTrainedTokenizerBase) -> Decode:
+    """The text of a few tokens, special ones left out. What it was asked lately it knows, for few follow few."""
+
+    @lru_cache(maxsize=1 << 16)
+    def decode(tokens: tuple[int, ...]) -> str:
+        return str(tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    return decode
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int], decode: Decode | None = None) -> tuple[str, ...]:
     """The text each token adds; joined they are the whole text. Special tokens add none.
 
     A character whose bytes are spread over several tokens is added by the last of them. Each token is decoded together
     with the few before it, since many tokenizers treat the first token of a text apart.
+
+    Args:
+        tokenizer: whose tokens they are.
+        tokens: of one text.
+        decode: the tokenizer's `decoder`, for many texts.
     """
+    decode = decode or decoder(tokenizer)
     found: list[str] = []
     start = done = 0  # the text of tokens[start:done] has been given out
     for i in range(1, len(tokens) + 1):
-        before = tokenizer.decode(tokens[start:done], skip_special_tokens=True)
-        now = tokenizer.decode(tokens[start:i], skip_special_tokens=True)
+        before, now = decode(tuple(tokens[start:done])), decode(tuple(tokens[start:i]))
         if now.endswith("\ufffd") and i < len(tokens):
             found.append("")  # half a character: wait for the rest
             continue

@@ -288,7 +288,8 @@ class LanguageModel:
     def pieces(self, seq: Sequences) -> tuple[tuple[str, ...], ...]:
         """The text each token of N responses added, up to the last that counts; see `Rollouts.pieces`."""
         rows = zip(seq.tokens.tolist(), lengths(seq).tolist(), strict=True)
-        return tuple(_text.pieces(self.tokenizer, row[:n]) for row, n in rows)
+        decode = _text.decoder(self.tokenizer)
+        return tuple(_text.pieces(self.tokenizer, row[:n], decode) for row, n in rows)
 
     # Scoring and learning
 
