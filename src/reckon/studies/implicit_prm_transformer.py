@@ -362,9 +362,9 @@ STUDY = Study(
     arms=ARMS,
     seeds=(0, 1, 2),
     fast={
-        "operations": 2,
-        "worked": 512,
-        "passes": 1,
+        "operations": 3,
+        "worked": 256,
+        "passes": 4,
         "examples": 512,
         "pool": 16,
         "asked": 12,
