@@ -169,9 +169,9 @@ def test_the_table_has_every_method_and_its_parts():
 
 
 def _given(name, policy, limit):
-    """What a recipe gives a method beside the task; a reference only where the method compares with one."""
+    """What a recipe gives a method beside the task."""
     wanted = inspect.signature(METHODS[name]).parameters
-    given = {"limit": limit, "policy": policy} | ({"reference": policy} if name == "ppo" else {})
+    given = {"limit": limit, "policy": policy, "reference": policy}
     return {key: value for key, value in given.items() if key in wanted}
 
 

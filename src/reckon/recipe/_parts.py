@@ -186,8 +186,10 @@ def _part_or_typed(document: Document, keys: Keys, value: Json, annotation: obje
     role, shape = _role(annotation)
     if role is None and isinstance(value, str) and ":" in value and _takes_function(annotation):
         return Own(own_kind(document, value), own_callable(document, keys, value))
-    if role is None or value is None:
+    if role is None:
         return typed(document, keys, value, annotation)
+    if value is None and type(None) in typing.get_args(annotation):
+        return None
     if shape is Mapping:
         named = mapping(document, keys, value, f"a mapping of names to parts ({role})")
         return {name: read_part(document, (*keys, name), role, inner) for name, inner in named.items()}

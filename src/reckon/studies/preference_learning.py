@@ -415,7 +415,7 @@ STUDY = Study(
         "Only the drawn pairs and PPO depend on chance; the other arms are the same in every seed, and their standard "
         "error is 0.",
         "The rules were committed before the first full run. That was stopped after 11 of 45 cells, which nobody had "
-        "looked at, for it took too long: the exact arms now make 400 steps at larger rates instead of 2,000. Rules and "
-        "sampled arms are as they were.",
+        "looked at, for it took too long: the exact arms now make 400 steps at larger rates instead of 2,000. Rules "
+        "and sampled arms are as they were.",
     ),
 )
