@@ -170,7 +170,7 @@ def test_adapters_of_policy_and_judge_are_saved_apart(trained):
 
 def test_settings_of_the_method_and_of_its_parts_are_checked_in_the_recipe(home):
     for override, says in (
-        ("method.update=later", "`method.update` must be one of none, after, before, reverse"),
+        ("method.update=later", "`method.update` must be one of none, after, before"),
         (f"{PROCESS}.smoothing=2", "`smoothing` is 2"),
         (f"{PROCESS}.optimizer.lrr=1", "`reward.process.optimizer.lrr` is not a setting"),
         ("advantage.estimator=ppo", "`advantage.estimator` must be one of rloo, grpo, reinforce, value"),

@@ -182,11 +182,11 @@ class OnlineImplicitReward:
         known = ~batch.outcome.isnan()
         columns = loss_columns(self.loss, batch, theirs, scores)
         loss = ImplicitLoss(self.loss, self.beta)
-        groups, places = batch.seq.group[known].unique(), self.optimizer
+        groups, plan = batch.seq.group[known].unique(), self.optimizer
         norms, tokens = list[float](), 0
-        for epoch in range(places.epochs):
+        for epoch in range(plan.epochs):
             order = torch.from_numpy(rng.child("epoch", epoch).numpy().permutation(len(groups)))
-            for chunk in groups[order].tensor_split(min(places.minibatches, max(len(groups), 1))):
+            for chunk in groups[order].tensor_split(min(plan.minibatches, max(len(groups), 1))):
                 rows = (torch.isin(batch.seq.group, chunk) & known).nonzero().squeeze(1)
                 part = {name: column[rows] for name, column in columns.items()}
                 if loss.divide(part):  # else a gradient of zero would still move weights, by momentum and decay
