@@ -1,12 +1,14 @@
-"""Responses that somebody else wrote, as sequences."""
+"""Responses, or beginnings of them, that somebody else wrote, as sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from reckon.models._sample import Drawn
 from reckon.types import Sequences
 
 
@@ -25,3 +27,21 @@ def arranged(
         tokens=tokens.to(device),
         mask=mask.to(device),
     )
+
+
+def with_prefixes(drawn: Drawn, prefixes: Sequence[Tensor]) -> _sample.Drawn:
+    """Puts given tokens before the drawn ones; the mask stays False on them."""
+    longest = max(len(prefix) for prefix in prefixes)
+    if longest == 0:
+        return drawn
+    n, limit = drawn.tokens.shape
+    tokens = drawn.tokens.new_zeros(n, longest + limit)
+    mask = drawn.mask.new_zeros(n, longest + limit)
+    logprobs = drawn.logprobs.new_zeros(n, longest + limit)
+    for row, prefix in enumerate(prefixes):
+        given = len(prefix)
+        tokens[row, :given] = prefix
+        tokens[row, given : given + limit] = drawn.tokens[row]
+        mask[row, given : given + limit] = drawn.mask[row]
+        logprobs[row, given : given + limit] = drawn.logprobs[row]
+    return replace(drawn, tokens=tokens, mask=mask, logprobs=logprobs)

@@ -221,7 +221,7 @@ class LanguageModel:
             else:
                 drawn = _plain.draw(self.network, order, self.tokenizer.eos_token_id)
         self._count("sample", drawn.computed)
-        drawn = _with_prefixes(drawn, [given[g] for g in group.tolist()])
+        drawn = _given.with_prefixes(drawn, [given[g] for g in group.tolist()])
         on_device = tuple(prompt.to(self.device) for prompt in prompts)
         seq = Sequences(prompts=on_device, group=group, tokens=drawn.tokens, mask=drawn.mask)
         pieces = self.pieces(seq)
@@ -485,21 +485,3 @@ def load_model(
     if model.head is not None and name not in BUILT_IN:
         load_head(model.head, Path(name).expanduser())
     return model
-
-
-def _with_prefixes(drawn: _sample.Drawn, prefixes: Sequence[Tensor]) -> _sample.Drawn:
-    """Puts given tokens before the drawn ones; the mask stays False on them."""
-    longest = max(len(prefix) for prefix in prefixes)
-    if longest == 0:
-        return drawn
-    n, limit = drawn.tokens.shape
-    tokens = drawn.tokens.new_zeros(n, longest + limit)
-    mask = drawn.mask.new_zeros(n, longest + limit)
-    logprobs = drawn.logprobs.new_zeros(n, longest + limit)
-    for row, prefix in enumerate(prefixes):
-        given = len(prefix)
-        tokens[row, :given] = prefix
-        tokens[row, given : given + limit] = drawn.tokens[row]
-        mask[row, given : given + limit] = drawn.mask[row]
-        logprobs[row, given : given + limit] = drawn.logprobs[row]
-    return replace(drawn, tokens=tokens, mask=mask, logprobs=logprobs)
