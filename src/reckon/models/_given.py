@@ -29,7 +29,7 @@ def arranged(
     )
 
 
-def with_prefixes(drawn: Drawn, prefixes: Sequence[Tensor]) -> _sample.Drawn:
+def with_prefixes(drawn: Drawn, prefixes: Sequence[Tensor]) -> Drawn:
     """Puts given tokens before the drawn ones; the mask stays False on them."""
     longest = max(len(prefix) for prefix in prefixes)
     if longest == 0:
