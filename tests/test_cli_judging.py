@@ -181,6 +181,20 @@ def test_signals_writes_the_page_and_probes_the_judges(home, capsys):
     assert out.splitlines()[-1] == "Report: signals.html"
 
 
+def test_scores_that_are_in_the_file_are_not_made_again(home, capsys):
+    """The column "luck" stands, though the judge of that name says something else; it is still probed."""
+    before = {one["name"]: one for one in told(capsys, "signals", "rows.jsonl")["signals"]}["luck"]
+    assert main(["signals", "rows.jsonl", "luck=format", *TASK, "--json"]) == 0
+    out, err = capsys.readouterr()
+    after = {one["name"]: one for one in json.loads(out)["signals"]}["luck"]
+    assert "luck: taken from the file" in err
+    assert after["within"] == before["within"]
+    assert after["probes"]
+    assert not before["probes"]
+    assert main(["best-of-n", "rows.jsonl", "luck=format", *TASK]) == 0
+    assert "luck: taken from the file" in capsys.readouterr().err
+
+
 def test_label_writes_prefixes_that_fit_learns_values_from(home, capsys):
     settings = ["operations=2", "train=12", "dev=4", "test=4", "sampling.max_new_tokens=3", "model.dtype=float32"]
     given = ["./small", "--task", "chain_arithmetic", "--n", "6", "--n-cov", "2", "--n-mc", "3", "--out", "labels"]

@@ -159,7 +159,7 @@ def signals(
     _check_signals("--only", only or [], responses, opened)
     scored, probes = responses, {}
     if opened:
-        scored = _scored(responses, opened, as_json)
+        scored = _judged(responses, opened, as_json)
         if probe_problems:
             with results_alone(as_json):
                 probes = probe(scored, opened, rng=Rng((seed, "probe")), problems=probe_problems, task=checker)
@@ -202,7 +202,7 @@ def best_of_n(
     opened = open_judges(judges or [], checker)
     _check_signals("--scale", [name for name in scales if name], responses, opened)
     if opened:
-        responses = _scored(responses, opened, as_json)
+        responses = _judged(responses, opened, as_json)
     known = {name: signal for name, signal in responses.streams.items() if not math.isnan(signal.read)}
     count = len(responses.text)
     table = best_of_n_table(
@@ -279,6 +279,15 @@ def _scored(responses: Responses, judges: Mapping[str, Reward], as_json: bool) -
     total = len(responses.text) * len(judges)
     with Progress(total, unit="response", show="lines" if as_json else "auto") as bar, results_alone(as_json):
         return score_responses(responses, judges, progress=lambda done, _: bar.update(done))
+
+
+def _judged(responses: Responses, judges: Mapping[str, Reward], as_json: bool) -> Responses:
+    """As `_scored`, by those judges whose scores the file does not hold yet: they are what costs."""
+    there = [name for name in judges if any(key.split("/")[0] == name for key in responses.streams)]
+    for name in there:
+        typer.echo(f"{name}: taken from the file, which has its scores. To ask it again, name it otherwise.", err=True)
+    asked = {name: judge for name, judge in judges.items() if name not in there}
+    return _scored(responses, asked, as_json) if asked else responses
 
 
 def _check_table(option: str, table: Path, source: Path) -> None:
