@@ -26,6 +26,8 @@ def test_a_setting_without_a_kind_changes_the_presets(load):
             "level": "token",
             "average": "tokens",  # of dapo
             "length": None,
+            "old": "rollout",
+            "whiten": False,
         }
     }
 

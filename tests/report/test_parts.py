@@ -10,7 +10,7 @@ import pytest
 from conftest import rollout_columns, write_rollouts
 from reckon.errors import MissingError, RunError
 from reckon.evaluate import Comparison
-from reckon.report._budget import budget, command
+from reckon.report._budget import Budget, budget, command
 from reckon.report._curves import curves, figures
 from reckon.report._held_out import held_out
 from reckon.report._read import read_folder
@@ -80,6 +80,11 @@ def test_budget_adds_up_what_the_log_says(small):
     assert spent.parts == {"sample": (320, 2600), "update": (200, 0)}
     assert spent.other == 118
     assert (spent.generated, spent.trained, spent.peak_mib) == (2600, 2400, 2140)
+
+
+def test_where_no_times_were_logged_nobody_knows_the_rest():
+    unknown = dict.fromkeys(("generated", "trained", "peak_mib"), math.nan)
+    assert math.isnan(Budget(steps=1, seconds=9.0, parts={}, **unknown).other)
 
 
 def test_the_command_is_quoted_and_names_no_folder_of_this_machine():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -36,7 +36,7 @@ def add_adapters(network: PreTrainedModel, lora: Lora) -> str:
     except ImportError as error:
         raise MissingError("`lora` needs the package peft: pip install 'reckon-rl[lora]'") from error
     there = _adapted(network)
-    names = {adapter for layer in there.values() for adapter in layer.lora_A}  # type: ignore[union-attr]
+    names = {adapter for layer in there.values() for adapter in cast("Iterable[str]", layer.lora_A)}
     name = f"adapter{len(names)}" if names else "default"
     targets = list(there) or (lora.targets if isinstance(lora.targets, str) else list(lora.targets))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():

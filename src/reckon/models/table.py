@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -297,17 +297,18 @@ class TablePolicy:
         Raises:
             InputError: if the saved tables have other shapes.
         """
-        saved_moments = state["optimizer"]
-        for name, table in self._tables().items():
-            saved = state.get(name)
-            if not isinstance(saved, Tensor) or saved.shape != table.shape or not isinstance(saved_moments, dict):
+        moments, tables = cast("dict[str, dict[str, Tensor]]", state["optimizer"]), self._tables()
+        saved: dict[str, Tensor] = {}
+        for name, table in tables.items():
+            there = state.get(name)
+            if not isinstance(there, Tensor) or there.shape != table.shape or not isinstance(moments, dict):
                 raise InputError(
                     f"the saved table is not one of {name} of shape {tuple(table.shape)}; use the run's own recipe."
                 )
-        for name, table in self._tables().items():
+            saved[name] = there
+        self._optimizer = self._make_optimizer(list(tables.values()))
+        for name, table in tables.items():
             with torch.no_grad():
-                table.copy_(state[name])
-        self._optimizer = self._make_optimizer(list(self._tables().values()))
-        for name, table in self._tables().items():
-            if name in saved_moments:
-                self._optimizer.state[table] = {key: x.clone() for key, x in saved_moments[name].items()}
+                table.copy_(saved[name])
+            if name in moments:
+                self._optimizer.state[table] = {key: x.clone() for key, x in moments[name].items()}

@@ -25,7 +25,8 @@ class Budget:
     @property
     def other(self) -> float:
         """Seconds of none of the parts: evaluation, saving, loading; NaN where nothing is known."""
-        return max(0.0, self.seconds - math.fsum(seconds for seconds, _ in self.parts.values()))
+        spent = math.fsum(seconds for seconds, _ in self.parts.values())
+        return max(0.0, self.seconds - spent) if self.parts else math.nan
 
 
 def budget(folder: Folder) -> Budget:

@@ -55,11 +55,13 @@ def draw_labels(seeds: Seeds, n_mc: int, rollouts: int, rng: Rng) -> Drawn:
         rng: names the random numbers.
     """
     half = rollouts // 2
-    parts = {
-        "random": lambda: _random(n_mc, rollouts, rng),
-        "first pit": lambda: _pits(n_mc, rollouts, rng),
-        "both": lambda: chain(_random(n_mc, half, rng.child("random")), _pits(n_mc, rollouts - half, rng.child("pit"))),
-    }[seeds]()
+    parts: Iterator[Part]
+    if seeds == "random":
+        parts = _random(n_mc, rollouts, rng)
+    elif seeds == "first pit":
+        parts = _pits(n_mc, rollouts, rng)
+    else:
+        parts = chain(_random(n_mc, half, rng.child("random")), _pits(n_mc, rollouts - half, rng.child("pit")))
     traces: list[tuple[Prefix, ...]] = []
     spent = 0
     for extra, labels in parts:

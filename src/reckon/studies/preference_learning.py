@@ -259,6 +259,16 @@ def _near(arm: str, within: float) -> Effect:
     return Effect(says=f"{METRICS['distance']}: {arm}", of=lambda found: found[arm]["distance"], within=within)
 
 
+def _room(metric: str, n: int, within: float | None = None) -> Effect:
+    """How far the divergence of the best of n stays below the bound."""
+    where = "" if metric == "kl" else f" among {MANY} equally likely responses"
+    return Effect(
+        says=f"bound less KL{where}, N = {n}",
+        of=lambda found: found[_BEST][f"bound/{n}"] - found[_BEST][f"{metric}/{n}"],
+        within=within,
+    )
+
+
 def ipo_optimum() -> list[float]:
     """Where IPO's population loss is least: the wanted differences (2p - 1) / (2 beta), fitted by least squares."""
     ratios = [sum((2 * preferred(i, j) - 1) / (2 * BETA) for j in range(3) if j != i) / 3 for i in range(3)]
@@ -350,21 +360,8 @@ STUDY = Study(
         Claim(
             says="The best of N diverges by no more than log N - (N - 1) / N, and among many responses by as much",
             effects=(
-                *(
-                    Effect(
-                        says=f"bound less KL, N = {n}",
-                        of=lambda found, n=n: found[_BEST][f"bound/{n}"] - found[_BEST][f"kl/{n}"],
-                    )
-                    for n in SIZES[1:]
-                ),
-                *(
-                    Effect(
-                        says=f"bound less KL among {MANY} equally likely responses, N = {n}",
-                        of=lambda found, n=n: found[_BEST][f"bound/{n}"] - found[_BEST][f"kl of many/{n}"],
-                        within=0.01,
-                    )
-                    for n in SIZES
-                ),
+                *(_room("kl", n) for n in SIZES[1:]),
+                *(_room("kl of many", n, within=0.01) for n in SIZES),
             ),
         ),
         Claim(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Reward, Rng, Rollouts, Verdict
+from reckon.types import Json, Reporting, Reward, Rng, Rollouts, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ def cell(settings: Settings, seed: int) -> Measured:
         sampler.learn(batch.seen)
         success.append(chance_of_success(policy.logits, operations))
         generated.append(generated[-1] + len(batch.seen.outcome))
-        ratio.append(getattr(judge, "metrics", dict)().get("ratio", float("nan")))
+        ratio.append(judge.metrics().get("ratio", float("nan")) if isinstance(judge, Reporting) else float("nan"))
     auc.append(_auc(judge, policy, task, root.child("probe", steps)))
     return _measured(settings, success, generated, auc, ratio)
 
