@@ -59,3 +59,22 @@ checked=(--task running_sums --set 'count=[5,5]' --set 'size=[1,50]')
 reckon signals "$here/responses.parquet" "${judges[@]}" "${checked[@]}" --probe 8 --out "$here/signals.html" \
     >"$here/signals.txt"
 reckon best-of-n "$here/responses.parquet" "${checked[@]}" >"$here/best-of-n.md"
+
+# 6. How far a judge reads the shape of an answer: lines of working, and tokens. And how each fit ended.
+python - "$here/responses.parquet" >"$here/shape.txt" <<'PYTHON'
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+
+rows = pq.read_table(sys.argv[1]).to_pydict()
+right, lines = np.array(rows["outcome"]), np.array([text.count("\n") for text in rows["text"]])
+for count in (3, 4):
+    print(f"{count} lines before the total: {(lines == count).sum()} responses, {right[lines == count].mean():.1%} right")
+tokens = [len(ids) for ids in rows["tokens"]]
+for name in sorted(column for column in rows if column.startswith("stream/") and not column.endswith("/tokens")):
+    print(f"{name}: correlation with tokens {np.corrcoef(np.array(rows[name], dtype=float), tokens)[0, 1]:+.2f}")
+PYTHON
+for judge in implicit outcome verifier; do
+    cp "$work/$judge/fitted.json" "$here/fitted-$judge.json"
+done
