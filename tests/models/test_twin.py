@@ -118,3 +118,29 @@ def test_the_twin_of_a_table():
     for bad in ({"clip": 1.0}, {"clip": None, "warmup": 2}, {"clip": None, "schedule": "cosine", "total": 9}):
         with pytest.raises(InputError, match="constant rate"):
             table.twin(Optimization(**bad))
+
+
+@pytest.mark.parametrize("lora", [None, Lora(rank=2)], ids=["whole", "adapters"])
+def test_a_twin_takes_over_what_its_model_has_become(make, ragged, lora):
+    policy = make(lora=lora, optimizer=Optimization(lr=1e-1), value_head=True)
+    with torch.no_grad():
+        policy.head.weight.fill_(1.0)
+    prover = policy.twin(Optimization(clip=None))
+    start = logprobs(prover, ragged)
+    step(policy, ragged)
+    now = logprobs(policy, ragged)
+    assert torch.equal(logprobs(prover, ragged), start)
+    prover.copy_from(policy)
+    assert torch.equal(logprobs(prover, ragged), now)
+    step(policy, ragged)
+    assert torch.equal(logprobs(prover, ragged), now)
+    other = policy.twin(Optimization(clip=None), value_head=True)
+    other.copy_from(prover)
+    assert torch.equal(logprobs(other, ragged), now)
+    assert not other.head.weight.any()
+    table = TablePolicy([Action(text="a"), Action(text="b")], torch.tensor([1.0, 2.0]), optimizer=torch.optim.SGD)
+    twin = table.twin(Optimization(clip=None))
+    with torch.no_grad():
+        table.logits += 1
+    twin.copy_from(table)
+    assert twin.logits.tolist() == [[2.0, 3.0]]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 import torch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reckon.models._settings import Optimization
     from reckon.models.language import LanguageModel
+    from reckon.types import Model
 
 
 def twin(model: LanguageModel, optimizer: Optimization, *, value_head: bool = False) -> LanguageModel:
@@ -35,10 +39,20 @@ def twin(model: LanguageModel, optimizer: Optimization, *, value_head: bool = Fa
         value_head=value_head,
     )
     if shared:
-        learned, begun = model.state_dict()["weights"], other.state_dict()["weights"]
-        assert isinstance(learned, dict)
-        assert isinstance(begun, dict)
-        adapters = [[x for name, x in weights.items() if name != "value_head.weight"] for weights in (begun, learned)]
-        for there, here in zip(*adapters, strict=True):  # both in the order of the network's layers
-            there.copy_(here)
+        copy_weights(other, model)
     return other
+
+
+def copy_weights(model: Model, other: Model) -> None:
+    """Makes the weights that `model` trains those that `other` has now; value heads stay as they are.
+
+    Args:
+        model: what changes.
+        other: its twin, or what it is a twin of, or another twin of that one.
+    """
+    states = [cast("Mapping[str, Tensor]", each.state_dict()["weights"]) for each in (model, other)]
+    # Adapters of two models on one network have names of their own; both are in the order of the network's layers.
+    weights = [[x for name, x in state.items() if name != "value_head.weight"] for state in states]
+    with torch.no_grad():
+        for here, there in zip(*weights, strict=True):
+            here.copy_(there)

@@ -28,7 +28,7 @@ from reckon.models._reference import Reference
 from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
 from reckon.models._store import BUILT_IN
-from reckon.models._twin import twin
+from reckon.models._twin import copy_weights, twin
 from reckon.models._update import update
 from reckon.types import (
     Batch,
@@ -36,6 +36,7 @@ from reckon.types import (
     Credit,
     Loss,
     Metrics,
+    Model,
     Objective,
     Outputs,
     Problem,
@@ -393,6 +394,10 @@ class LanguageModel:
         With LoRA it is another set of adapters on the same weights; otherwise a copy of the whole network.
         """
         return twin(self, optimizer, value_head=value_head)
+
+    def copy_from(self, other: Model) -> None:
+        """Takes over the trained weights of its twin, or of what it is a twin of; its own optimizer is left alone."""
+        copy_weights(self, other)
 
     def state_dict(self) -> State:
         """Trained weights, optimizer and step count."""

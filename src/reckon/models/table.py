@@ -20,6 +20,7 @@ from reckon.types import (
     End,
     Loss,
     Metrics,
+    Model,
     Objective,
     Outputs,
     Problem,
@@ -280,6 +281,13 @@ class TablePolicy:
             epochs=optimizer.epochs,
             minibatches=optimizer.minibatches,
         )
+
+    def copy_from(self, other: Model) -> None:
+        """Takes over the logits of a table of the same size; values and optimizer are left alone."""
+        logits = other.state_dict()["logits"]
+        assert isinstance(logits, Tensor)
+        with torch.no_grad():
+            self.logits.copy_(logits)
 
     def state_dict(self) -> State:
         """The tables and their optimizer's moments."""
