@@ -11,7 +11,18 @@ from reckon.errors import InputError
 from reckon.models import LanguageModel, Sampling
 from reckon.models._text import pieces
 from reckon.models.tiny import make_network, make_tokenizer
-from reckon.steps import Given, Pattern, Steps, at_ends, over_steps, split_rollouts, spread, step_ends, token_ends
+from reckon.steps import (
+    Given,
+    Pattern,
+    Steps,
+    at_ends,
+    over_steps,
+    split_rollouts,
+    spread,
+    step_ends,
+    token_ends,
+    token_steps,
+)
 from reckon.types import Problem, Rng, Rollouts, Sequences
 
 NAN = float("nan")
@@ -171,6 +182,19 @@ def test_a_given_prefix_is_in_no_step():
 def test_a_prefix_whose_delimiter_is_sampled_is_split_with_the_rest():
     steps = split_rollouts(rollouts(("a", "\n", "b"), prefix=[1]), Pattern())
     assert steps.ends == ((1, 2),)
+
+
+def test_every_sampled_token_as_a_step():
+    """A given token, three sampled ones; nothing sampled; two sampled ones."""
+    steps = token_steps(torch.tensor([[False, True, True, True], [False] * 4, [True, True, False, False]]))
+    assert steps.ends == ((1, 2, 3), (), (0, 1))
+    assert steps.index.tolist() == [[-1, 0, 1, 2], [-1] * 4, [0, 1, -1, -1]]
+    assert steps.count.tolist() == [3, 0, 2]
+    assert spread(torch.tensor([[5.0, 6, 7], [0, 0, 0], [8, 9, 0]]), steps).tolist() == [
+        [0, 5, 6, 7],
+        [0, 0, 0, 0],
+        [8, 9, 0, 0],
+    ]
 
 
 def test_all_empty_and_no_rows():

@@ -181,6 +181,19 @@ def split_rollouts(rollouts: Rollouts, splitter: Splitter) -> Steps:
     return Steps(ends=tuple(kept), index=index.to(mask.device), count=count.to(mask.device))
 
 
+def token_steps(mask: Tensor) -> Steps:
+    """Every sampled token as a step of its own, the end token too.
+
+    Args:
+        mask: [N, T] bool, True where a token was sampled.
+    """
+    import torch
+
+    ends = tuple(tuple(row.nonzero()[:, 0].tolist()) for row in mask)
+    index = torch.where(mask, mask.cumsum(dim=1) - 1, -1)
+    return Steps(ends=ends, index=index, count=mask.sum(dim=1))
+
+
 def at_ends(values: Tensor, steps: Steps) -> Tensor:
     """Values read at each step's last token.
 
