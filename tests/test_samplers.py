@@ -298,6 +298,11 @@ def test_a_batch_has_the_kept_groups_and_seen_has_everything():
     assert seen.problems[0] == seen.problems[1] == batch.rollouts.problems[0]
 
 
+def test_a_batch_names_the_random_numbers_of_its_step():
+    batch = gather(["rr", "w"], ["w", "r"])
+    assert batch.rng == batch.take(torch.tensor([1, 2])).rng == RNG
+
+
 def test_rounds_follow_until_there_are_enough_and_the_surplus_is_cut():
     policy = Answers(["r", "w"], ["r", "r"], ["w", "rr"], ["r", "www"], ["never", "asked"])
     batch = collect(

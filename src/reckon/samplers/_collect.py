@@ -103,6 +103,7 @@ def collect(
         seen=_seen(whole, len(rounds), n),
         step=step,
         verdicts=tuple(whole.verdicts[row] for row in rows.tolist()),
+        rng=rng,
     )
 
 

@@ -220,6 +220,7 @@ class Batch:
     step: int
     verdicts: tuple[Verdict, ...] = ()  # N, what `outcome` is made of; empty where nothing was verified
     on_policy: bool = False  # True = learned from in one step by the very weights that sampled: every ratio is 1
+    rng: Rng = Rng(())  # names the random numbers of this step, for parts that are given none: an advantage's critic
 
     def __post_init__(self) -> None:
         check_shapes(self, outcome="N", train="N")
@@ -241,6 +242,7 @@ class Batch:
             step=self.step,
             verdicts=tuple(self.verdicts[i] for i in rows.tolist()) if self.verdicts else (),
             on_policy=self.on_policy,
+            rng=self.rng,
         )
 
 
