@@ -255,6 +255,34 @@ def standardized(rewards: Tensor, mean: Tensor | float, std: Tensor | float, eps
     return (rewards - mean) / (std + eps)
 
 
+def updated_moments(
+    count: float, mean: float, squares: float, values: Tensor, *, decay: float = 1.0
+) -> tuple[float, float, float]:
+    """How many values there were, their mean and their summed squared distances from it, with more values among them.
+
+    Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances": two
+    samples together, in double precision. sqrt(squares / count) is the standard deviation.
+
+    Args:
+        count: 0 before the first.
+        mean: 0 before the first.
+        squares: 0 before the first.
+        values: any shape; NaN = unknown, and left out.
+        decay: what the values before still count, in (0, 1]; below 1, old ones are forgotten.
+
+    Returns:
+        The new count, mean and squares; as they were where no value is known.
+    """
+    known = values[~values.isnan()].cpu().double()  # Metal has no float64
+    if not len(known):
+        return count, mean, squares
+    count, squares = decay * count, decay * squares
+    total, center = count + len(known), float(known.mean())
+    off = center - mean
+    squares += float((known - center).square().sum()) + off**2 * count * len(known) / total
+    return total, mean + off * len(known) / total, squares
+
+
 def minmax(rewards: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
     """(r - low) / (high - low), 0 where high equals low. Rewards outside the range are not clipped."""
     width = torch.as_tensor(high, dtype=rewards.dtype) - torch.as_tensor(low, dtype=rewards.dtype)

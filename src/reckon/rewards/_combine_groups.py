@@ -140,15 +140,9 @@ class Standardized(_Learning):
         return Said(value, said.watched)
 
     def _learn(self, values: Tensor) -> None:
-        """Chan et al. 1979: mean and sum of squared distances of two samples together."""
-        known = values[~values.isnan()].double()
-        if not len(known):
-            return
-        before, old, squares = (self._statistics[name] for name in ("count", "mean", "squares"))
-        count, mean = before + len(known), float(known.mean())
-        off = mean - old
-        squares += float((known - mean).square().sum()) + off**2 * before * len(known) / count
-        self._statistics = {"count": count, "mean": old + off * len(known) / count, "squares": squares}
+        count, mean, squares = (self._statistics[name] for name in ("count", "mean", "squares"))
+        count, mean, squares = combinations.updated_moments(count, mean, squares, values)
+        self._statistics = {"count": count, "mean": mean, "squares": squares}
 
 
 @dataclass(kw_only=True)
