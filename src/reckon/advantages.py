@@ -240,6 +240,46 @@ def sum_known(rewards: Tensor, group: Tensor) -> Tensor:
     return torch.where(known, total, torch.nan)
 
 
+def sides(outcome: Tensor) -> tuple[Tensor, Tensor]:
+    """Which responses count as right and which as wrong, where a method treats the two apart.
+
+    Args:
+        outcome: [N] float in [0, 1]; NaN = unknown, which is neither.
+
+    Returns:
+        Two [N] bool: an outcome above 1/2; an outcome of at most 1/2.
+    """
+    return outcome > 0.5, outcome <= 0.5
+
+
+def mixed(outcome: Tensor, group: Tensor) -> Tensor:
+    """Whether a response's group has a right response and a wrong one, so that there is something to tell apart.
+
+    Args:
+        outcome: [N] float in [0, 1]; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+
+    Returns:
+        [N] bool.
+    """
+    right, wrong = (_group_sum(side.long(), group) > 0 for side in sides(outcome))
+    return right & wrong
+
+
+def failure_rate(outcome: Tensor, group: Tensor) -> Tensor:
+    """How often the responses to a prompt go wrong: 1 less the mean known outcome of the group.
+
+    Args:
+        outcome: [N] float in [0, 1]; NaN = unknown.
+        group: [N] int64, equal numbers answer the same prompt; in any order.
+
+    Returns:
+        [N]; NaN in a group in which nothing is known.
+    """
+    _, distance, low, count = _within_groups(outcome, group)
+    return 1 - (low + _group_sum(distance, group) / count)
+
+
 def token_leave_one_out(
     rewards: Tensor, group: Tensor, mask: Tensor, *, gamma: float = 1.0, form: Form = "paper"
 ) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -130,6 +130,63 @@ class PolicyGradient:
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
         loss = objectives.policy_gradient(_logprobs(outputs), columns["advantages"], columns["mask"])
+        return loss * columns["weights"] * columns["scale"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClonePositives:
+    """Imitates right responses: minus their tokens' log-probs, times what each is credited with (OREAL, L1).
+
+    Lyu et al. 2025, arXiv:2502.06781, where the credit is 1 in the paper and the advantage in the released code: see
+    `reckon.credit.Reshaped`. Right is an outcome above 1/2. The loss is divided by the tokens of the right responses of
+    the mini-batch that train, whatever their weights.
+    """
+
+    coef: float = 1.0
+    want: ClassVar[tuple[Want, ...]] = ("logprobs",)
+
+    def __post_init__(self) -> None:
+        _check_coef("clone_positives", self.coef)
+
+    def prepare(self, batch: Batch, credit: Credit) -> Columns:
+        """Advantages, weights and scales, on the right responses alone."""
+        return _side_columns(credit, advantages.sides(batch.outcome)[0], self.coef)
+
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: rows that are not right, or without an advantage."""
+        return _silent(columns)
+
+    def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
+        """[n, T]: the loss of each token, weighted and scaled."""
+        loss = objectives.policy_gradient(_logprobs(outputs), columns["advantages"], columns["mask"])
+        return loss * columns["weights"] * columns["scale"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedNegatives:
+    """Pushes wrong responses away: REINFORCE on what each of their tokens is charged with (OREAL, L2).
+
+    Lyu et al. 2025, arXiv:2502.06781. Wrong is an outcome of at most 1/2. The loss is divided by the tokens of the
+    wrong responses of the mini-batch that train, whatever their weights.
+    """
+
+    coef: float = 0.5
+    want: ClassVar[tuple[Want, ...]] = ("logprobs",)
+
+    def __post_init__(self) -> None:
+        _check_coef("weighted_negatives", self.coef)
+
+    def prepare(self, batch: Batch, credit: Credit) -> Columns:
+        """Advantages, weights and scales, on the wrong responses alone."""
+        return _side_columns(credit, advantages.sides(batch.outcome)[1], self.coef)
+
+    def silent(self, columns: Columns) -> Tensor:
+        """[n] bool: rows that are not wrong, or without an advantage."""
+        return _silent(columns)
+
+    def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
+        """[n, T]: the loss of each token, weighted and scaled."""
+        loss = objectives.self_ratio(_logprobs(outputs), columns["advantages"], columns["mask"])
         return loss * columns["weights"] * columns["scale"]
 
 
@@ -359,6 +416,12 @@ def _policy_columns(credit: Credit, average: Average, length: int | None, *, whi
         "advantages": torch.where(credit.mask, credited, 0.0),
         "weights": torch.where(credit.mask, credit.weights, 1.0),
     }
+
+
+def _side_columns(credit: Credit, side: Tensor, coef: float) -> dict[str, Tensor]:
+    """Columns of the rows of one side, whose tokens alone are counted."""
+    own = replace(credit, mask=credit.mask & side[:, None], advantages=coef * credit.advantages)
+    return _policy_columns(own, "tokens", None, whiten=False)
 
 
 def _silent(columns: Columns) -> Tensor:

@@ -127,6 +127,24 @@ def policy_gradient(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tenso
     return -counted * learned
 
 
+def self_ratio(logprobs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-A rho, where rho = pi / pi is 1 and has the gradient of log pi: REINFORCE, with a loss that means something.
+
+    The gradient is `policy_gradient`'s, the value minus what the tokens are credited with. So the released code of Lyu
+    et al. 2025, arXiv:2502.06781, writes its loss of wrong responses.
+
+    Args:
+        logprobs: [N, T] float, under the policy being trained; carries the gradient.
+        advantages: [N, T] float; treated as a constant.
+        mask: [N, T] bool, True where the token counts.
+
+    Returns:
+        [N, T], 0 where `mask` is False.
+    """
+    _check_same_shape(mask, advantages=advantages)
+    return -torch.where(mask, advantages.detach(), 0.0) * token_ratio(logprobs, logprobs, mask)
+
+
 def value_error(
     values: Tensor, returns: Tensor, mask: Tensor, *, old_values: Tensor | None = None, clip: float | None = None
 ) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 How: TypeAlias = Literal["min", "sum", "mean", "last", "product", "accumulative_min"]
+Prefix: TypeAlias = Literal["mean", "token", "top"]
 
 
 def q_values(logratios: Tensor, mask: Tensor, beta: float) -> Tensor:
@@ -115,6 +116,58 @@ def unbiased_best_of_k(correct: Tensor, n: Tensor | int, k: int) -> Tensor:
     for i in range(k):
         none_right = none_right * (total - c - i).clamp(min=0) / (total - i)
     return 1 - none_right
+
+
+def best_of_k_law(law: Tensor, right: Tensor, k: int) -> Tensor:
+    """The law of the best of k responses, a right one if there is any.
+
+    pi (R (1 - (1 - p)^k) / p + (1 - R) (1 - p)^(k - 1)) for a reward R of 0 or 1, where p is the law's chance of being
+    right (Lyu et al. 2025, arXiv:2502.06781). For a large k it is the law of the right responses, whatever k: to
+    imitate one right response chosen by chance is to aim at it.
+
+    Args:
+        law: [..., Y] float, probabilities that sum to 1, with 0 < p < 1.
+        right: [..., Y] bool.
+        k: at least 1.
+
+    Returns:
+        [..., Y], summing to 1.
+    """
+    p = torch.where(right, law, 0.0).sum(dim=-1, keepdim=True)
+    return law * torch.where(right, best_of_k(p, k) / p, (1 - p) ** (k - 1))
+
+
+def best_of_k_kl(p: Tensor, k: int) -> Tensor:
+    """KL(best of k || policy) in nats, where a response is right with chance p: below log(1 / p), whatever k.
+
+    q log(q / p) + (1 - q) log((1 - q) / (1 - p)) with q = 1 - (1 - p)^k. (Lyu et al. 2025, arXiv:2502.06781, quote
+    log k - (k - 1) / k, which holds for rewards that never tie and grows without bound.)
+
+    Args:
+        p: float in (0, 1), any shape.
+        k: at least 1.
+
+    Returns:
+        The shape of `p`.
+    """
+    q = best_of_k(p, k)
+    # The second term without 1 - q, which a large k rounds to 0: its logarithm's ratio is (k - 1) log(1 - p).
+    return q * (q / p).log() + (1 - p) ** k * (k - 1) * torch.log1p(-p)
+
+
+def best_of_k_temperature(p: Tensor, k: int) -> Tensor:
+    """The alpha for which the best of k is the optimum of E[R] - alpha KL, pi exp(R / alpha) up to a constant.
+
+    1 / alpha = log((1 - (1 - p)^k) / (p (1 - p)^(k - 1))), for a reward of 0 or 1 (Lyu et al. 2025, arXiv:2502.06781).
+
+    Args:
+        p: float in (0, 1), any shape.
+        k: at least 1; 1 leaves the policy as it is, and alpha is infinite.
+
+    Returns:
+        The shape of `p`.
+    """
+    return 1 / ((best_of_k(p, k) / p).log() - (k - 1) * torch.log1p(-p))
 
 
 def label_variance(correct: Tensor, n: Tensor | int) -> Tensor:
@@ -224,6 +277,46 @@ def distinguishability(q_prover: Tensor, variance: Tensor | None = None) -> Tens
         [S], unbiased, so single states may be below 0.
     """
     return alignment(q_prover, q_prover, variance)
+
+
+def outcome_weights(
+    logits: Tensor, mask: Tensor, right: Tensor, *, how: Prefix = "mean", threshold: float = 0.5, top: float = 0.5
+) -> Tensor:
+    """How much each token of a response counts, by a model of which responses are right (OREAL's token weights).
+
+    Lyu et al. 2025, arXiv:2502.06781. A token's logit is, with "mean", the mean of the logits so far, as in the
+    released code: only means are what the model is trained to tell outcomes by. With "token" (the printed eq. 10) it is
+    the token's own. P is the sigmoid of it in a right response, of minus it in a wrong one, and the weight is
+    max(0, (P - threshold) / (1 - threshold)); at 1/2 that is max(0, 2 P - 1), so that a model that knows nothing weighs
+    nothing. With "top", the other choice of the code, the share `top` of the tokens with the largest P (of the means)
+    is weighed from 0 to 1 between the smallest and the largest of these, all 1 where they are equal, and the rest is 0.
+
+    Args:
+        logits: [N, T] float.
+        mask: [N, T] bool, True where the token counts. What stands elsewhere does not matter.
+        right: [N] bool; the others are wrong.
+        how: "mean", "token" or "top".
+        threshold: in [0, 1); not read by "top".
+        top: in (0, 1]; rounded down to whole tokens, and at least one. Read by "top" alone.
+
+    Returns:
+        [N, T] in [0, 1], 0 where `mask` is False.
+    """
+    if how not in get_args(Prefix):
+        raise ValueError(f"how is {how!r}; it must be one of {', '.join(get_args(Prefix))}")
+    _check_same_shape(mask, logits=logits)
+    read = torch.where(mask, logits, 0.0)
+    if how != "token":
+        read = read.cumsum(dim=1) / mask.cumsum(dim=1).clamp(min=1)
+    chance = torch.where(right[:, None], read, -read).sigmoid()
+    if how != "top":
+        return torch.where(mask, ((chance - threshold) / (1 - threshold)).clamp(min=0), 0.0)
+    count = (mask.sum(dim=1, keepdim=True) * top + 1e-6).floor().clamp(min=1)  # 100 times 0.29 is a little under 29
+    order = torch.where(mask, chance, -1.0).argsort(dim=1, descending=True, stable=True)
+    kept = mask & (order.argsort(dim=1) < count)
+    low = torch.where(kept, chance, torch.inf).amin(dim=1, keepdim=True)
+    spread = torch.where(kept, chance, -torch.inf).amax(dim=1, keepdim=True) - low
+    return torch.where(kept, torch.where(spread > 0, (chance - low) / spread, 1.0), 0.0)
 
 
 def ranked_share(scores: Tensor, outcome: Tensor, group: Tensor) -> Tensor:

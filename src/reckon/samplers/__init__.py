@@ -2,8 +2,9 @@
 
 from reckon.samplers._by_difficulty import AdaptiveDifficulty, EasyToHard
 from reckon.samplers._by_domain import Balanced, DomainBuffer, DomainSampler, FixedDomains
+from reckon.samplers._by_skill import BySkill
 from reckon.samplers._collect import Verify, collect, collect_metrics, concatenate
-from reckon.samplers._keep import AccuracyBand, All, Chain, DropEqual, DropTruncated
+from reckon.samplers._keep import AccuracyBand, All, Chain, DropEqual, DropTruncated, OnePair
 from reckon.samplers._retire import Retire
 from reckon.samplers._uniform import Uniform
 from reckon.samplers._weights import domain_counts, domain_weights
@@ -14,6 +15,7 @@ __all__ = [
     "AdaptiveDifficulty",
     "All",
     "Balanced",
+    "BySkill",
     "Chain",
     "DomainBuffer",
     "DomainSampler",
@@ -21,6 +23,7 @@ __all__ = [
     "DropTruncated",
     "EasyToHard",
     "FixedDomains",
+    "OnePair",
     "Refill",
     "Retire",
     "Uniform",

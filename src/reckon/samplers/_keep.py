@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,6 +68,28 @@ class DropEqual:
         low = bounds.scatter_reduce(0, group, torch.where(known, outcome, torch.inf), "amin")
         high = (-bounds).scatter_reduce(0, group, torch.where(known, outcome, -torch.inf), "amax")
         return whole_groups(rollouts, low < high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePair:
+    """Trains on one right and one wrong response of each group, chosen by chance; the others are for its baseline.
+
+    OREAL's filter (arXiv:2502.06781). Right is an outcome above 1/2, and an unknown one neither. Groups without both
+    are dropped.
+    """
+
+    def __call__(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
+        """[N] int64."""
+        group, values = rollouts.seq.group.tolist(), outcome.tolist()
+        chosen: dict[tuple[int, bool], int] = {}  # by group and side, the first in an order of chance
+        for row in rng.numpy().permutation(len(values)).tolist():
+            if not math.isnan(values[row]):
+                chosen.setdefault((group[row], values[row] > 0.5), row)
+        both = {g for g in group if (g, True) in chosen and (g, False) in chosen}
+        use = [int(Use.CONTEXT if g in both else Use.DROP) for g in group]
+        for g in both:
+            use[chosen[g, True]] = use[chosen[g, False]] = int(Use.TRAIN)
+        return torch.tensor(use, dtype=torch.int64, device=outcome.device)
 
 
 @dataclass(frozen=True, kw_only=True)
