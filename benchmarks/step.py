@@ -1,7 +1,7 @@
 """Times one online step by its parts: sampling, scoring, learning. `make bench`, or with --model, --prompts, --answers.
 
-Prints medians over repeated steps after a warm-up, as a table or (--json) one object. Absolute figures belong to the
-machine they were taken on; compare two of them only from one run.
+Prints medians over repeated steps after a warm-up, as a table or (--json) one object; --profile says which operations
+the time goes to. Absolute figures belong to the machine they were taken on; compare two of them only from one run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from reckon.models import Optimization, Sampling, load_model
 from reckon.tasks import Largest
@@ -34,6 +35,21 @@ def timed(action: Callable[[], object], repeats: int) -> tuple[float, float, flo
     return counted[0], statistics.median(counted), counted[-1]
 
 
+def shares(action: Callable[[], object], most: int = 12) -> list[tuple[str, int, float]]:
+    """The operations that a call spends its own time in: name, number of calls, share of the whole; the rest last."""
+    action()
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        action()
+    rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
+    whole = sum(row.self_cpu_time_total for row in rows)
+    found = [(row.key, row.count, row.self_cpu_time_total / whole) for row in rows[:most]]
+    rest = rows[most:]
+    return [
+        *found,
+        ("all others", sum(row.count for row in rest), sum(row.self_cpu_time_total for row in rest) / whole),
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="tiny")
@@ -42,16 +58,26 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16, help="longest answer")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--ignore-eos", action="store_true", help="answers of exactly --tokens")
+    parser.add_argument("--profile", action="store_true", help="where the time goes, by operation")
     args = parser.parse_args()
-    model = load_model(args.model, sampling=Sampling(max_new_tokens=args.tokens), optimizer=Optimization(lr=1e-6))
+    sampling = Sampling(max_new_tokens=args.tokens, ignore_eos=args.ignore_eos)
+    model = load_model(args.model, sampling=sampling, optimizer=Optimization(lr=1e-6))
     problems = Largest().problems("train")[: args.prompts]
     seq = model.sample(problems, args.answers, Rng((0,))).seq
     columns = {"scale": seq.mask / seq.mask.sum()}
-    rows = {
-        "sample": timed(lambda: model.sample(problems, args.answers, Rng((0,))), args.repeats),
-        "score": timed(lambda: model.outputs(seq), args.repeats),
-        "learn": timed(lambda: model.step(seq, columns, loss), args.repeats),
+    parts: dict[str, Callable[[], object]] = {
+        "sample": lambda: model.sample(problems, args.answers, Rng((0,))),
+        "score": lambda: model.outputs(seq),
+        "learn": lambda: model.step(seq, columns, loss),
     }
+    if args.profile:
+        for name, action in parts.items():
+            print(f"{name}: share of its time, calls")
+            for operation, calls, share in shares(action):
+                print(f"  {share:6.1%}{calls:>8}  {operation}")
+        return
+    rows = {name: timed(action, args.repeats) for name, action in parts.items()}
     tokens = int(seq.mask.sum())
     if args.json:
         print(json.dumps({"model": args.model, "tokens": tokens, "threads": torch.get_num_threads(), "seconds": rows}))
