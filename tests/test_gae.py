@@ -191,12 +191,13 @@ def test_whitened_rewards_keep_their_mean():
 def test_it_learns_after_the_advantages_are_made():
     critic, objective = Fixed(VALUES), ValueLoss(coef=1.0)
     part = GAE(critic=critic, learn=objective)
-    batch, streams = batch_of([0], [3], step=7), {"score": stream([2.0]), "kl": stream(CHARGE)}
+    batch = replace(batch_of([0], [3], step=7), rng=Rng((3, 7)))
+    streams = {"score": stream([2.0]), "kl": stream(CHARGE)}
     credit = part(batch, streams)
     same(credit.values, VALUES)
     ((taught, given, rng),) = critic.taught
     assert taught is objective
-    assert rng == Rng(("critic", 7))
+    assert rng == Rng((3, 7, "critic"))  # the run's seed and the step
     assert torch.equal(given.returns, credit.returns)
     assert torch.equal(given.values, credit.values)
     same(part(batch, streams).values, VALUES + 100)
@@ -239,6 +240,29 @@ def test_explained_variance_is_reported_where_there_is_any():
     assert part.metrics() == {}
 
 
+def test_a_baseline_for_all_that_is_credited_expects_advantage_streams_too():
+    """Returns 2 from every token on, and 0.1, 0.2, 0 of the token alone: no later one reaches earlier ones."""
+    critic = Fixed(VALUES)
+    streams = {"score": stream([2.0]), "progress": stream([[0.1, 0.2, NAN]], "advantage")}
+    part = GAE(critic=critic, lam=1.0, expects="all", learn=ValueLoss(coef=1.0))
+    credit = part(batch_of([0], [3]), streams)
+    same(credit.returns, [[2.1, 2.2, 2.0]])
+    same(credit.advantages, [[1.6, 1.4, 1.0]])
+    ((_, given, _),) = critic.taught
+    assert torch.equal(given.returns, credit.returns)
+    plain = GAE(critic=Fixed(VALUES), lam=1.0)(batch_of([0], [3]), streams)
+    same(plain.returns, [[2, 2, 2]])
+    same(plain.advantages, credit.advantages)
+
+
+def test_a_baseline_for_all_goes_with_returns_that_no_value_stands_in_for():
+    for settings in ({}, {"lam": 1.0, "whiten": True}):
+        with pytest.raises(InputError, match=r"expects='all' goes with lam=1 and whiten=False"):
+            GAE(critic=Fixed(VALUES), expects="all", **settings)
+    with pytest.raises(InputError, match="expects is 'some'"):
+        GAE(critic=Fixed(VALUES), expects="some")
+
+
 # Tables: the exact critic
 
 
@@ -266,6 +290,32 @@ def batch_from(policy, step=0, n=16):
         kept=1,
     )
     return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=step)
+
+
+def test_the_order_it_learns_in_is_the_steps_own():
+    """Four mini-batches on one value: the run's seed decides which comes last, and with it where the value ends."""
+    policy, problems = bandit(), tuple(Problem(id=str(i), prompt="?", answer="good") for i in range(4))
+    rollouts = policy.sample(problems, 4, Rng((0,)))
+    outcome = torch.tensor([float(text == "good") for text in rollouts.text]) * (1 + rollouts.seq.group)
+    nothing = torch.zeros(0)
+    seen = Seen(problems=(), outcome=nothing, lengths=nothing.long(), end=nothing.long(), rounds=1, wanted=4, kept=4)
+
+    def taught(seed):
+        critic = bandit(minibatches=4)
+        batch = Batch(
+            rollouts=rollouts,
+            outcome=outcome,
+            train=torch.ones(16, dtype=torch.bool),
+            seen=seen,
+            step=0,
+            rng=Rng((seed, 0)),
+        )
+        GAE(critic=critic, learn=ValueLoss(coef=1.0))(batch, {"r": Stream(values=outcome)})
+        return critic.values.tolist()
+
+    found = [taught(seed) for seed in range(8)]
+    assert found == [taught(seed) for seed in range(8)]
+    assert len({str(values) for values in found}) > 2
 
 
 def test_epochs_with_a_value_clip_stay_near_the_old_values():

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from reckon import advantages
 from reckon.errors import InputError
-from reckon.types import Batch, Credit, Kind, Metrics, Objective, Policy, Rng, State, Stream
+from reckon.types import Batch, Credit, Kind, Metrics, Objective, Policy, State, Stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +217,11 @@ class GAE:
     A response's own reward is earned by its last token. Without `learn` the critic is taught elsewhere: as the policy's
     own value head, by a `ValueLoss` among its objectives; or not at all. With it the critic is a model of its own. It
     learns from each batch as soon as that batch's advantages are made, in the epochs and mini-batches that its
-    optimizer is set to, and is saved with the run. The order of its mini-batches is the same in every run.
+    optimizer is set to, and is saved with the run.
+
+    With `expects="all"` the critic is a baseline for all that a token is credited with: what streams of kind
+    "advantage" add to it is expected too, and none of it reaches an earlier token (section 2.6 of Setlur et al. 2024,
+    arXiv:2410.08146). That goes with lam=1, where no value stands in for what is still to come.
     """
 
     critic: Policy  # injected; its value head is read
@@ -227,6 +231,7 @@ class GAE:
     whiten_rewards: bool = False  # rewards of tokens to variance 1 over the batch, their mean left as it is
     learn: Objective | None = None  # what a critic of its own minimizes: `ValueLoss(coef=1.0)`
     warmup: int = 0  # steps, from the run's first, in which only the critic learns
+    expects: Literal["rewards", "all"] = "rewards"  # of the critic
 
     def __post_init__(self) -> None:
         for name in ("gamma", "lam"):
@@ -236,6 +241,13 @@ class GAE:
             raise InputError(
                 f"gae: warmup is {self.warmup}; it must be at least 0, and 0 without `learn`: a critic that shares the "
                 "policy's weights cannot learn while they stay"
+            )
+        if self.expects not in ("rewards", "all"):
+            raise InputError(f"gae: expects is {self.expects!r}; it must be 'rewards' or 'all'")
+        if self.expects == "all" and (self.lam < 1 or self.whiten):
+            raise InputError(
+                f"gae: expects='all' goes with lam=1 and whiten=False, not with lam={self.lam}, whiten={self.whiten}: "
+                "else a later step's advantage would reach earlier tokens, or expectation and credit have other units"
             )
         self._metrics: Metrics = {}
 
@@ -250,11 +262,13 @@ class GAE:
         if self.whiten:
             estimates = advantages.whiten(estimates, counts)
         credit = spread(batch, streams, torch.where(known, estimates, torch.nan))
+        if self.expects == "all":
+            returns = torch.where(counts, returns + _added(batch, streams), 0.0)
         credit = replace(credit, returns=returns, values=torch.where(counts, values, 0.0))
         explained = advantages.explained_variance(values, returns, credit.mask).item()
         self._metrics = {} if math.isnan(explained) else {"critic/explained_variance": explained}
         if self.learn is not None:
-            found = self.critic.update(self.learn, batch, credit, Rng(("critic", batch.step)))
+            found = self.critic.update(self.learn, batch, credit, batch.rng.child("critic"))
             self._metrics |= {f"critic/{name.rpartition('/')[2]}": value for name, value in found.items()}
         if batch.step < self.warmup:
             nothing = torch.zeros_like(credit.mask)
@@ -275,6 +289,14 @@ class GAE:
             raise InputError("gae: the saved state is of a run whose critic was not where this one's is")
         if self.learn is not None:
             self.critic.load_state_dict(cast("State", state["critic"]))
+
+
+def _added(batch: Batch, streams: Mapping[str, Stream]) -> Tensor:
+    """[N, T]: what the streams of kind "advantage" that train add to their own tokens."""
+    total = torch.zeros(batch.seq.mask.shape, device=batch.seq.mask.device)
+    for values in _select(batch, streams, "advantage").values():
+        total = total + _per_token(values, batch.seq.mask).nan_to_num(nan=0.0)
+    return total
 
 
 def _values_of(critic: Policy, batch: Batch) -> Tensor:
