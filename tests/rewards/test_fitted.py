@@ -75,12 +75,28 @@ def test_per_and_how_reach_the_judge(runs):
     assert not torch.equal(lowest, summed)
 
 
+def test_step_advantages_are_of_the_prover_that_was_chosen(tmp_path):
+    model = language_model()
+    model.save_pretrained(tmp_path)
+    (tmp_path / "judge.json").write_text('{"kind": "step_advantage"}')
+    batch = answered(model, [Problem(id="0", prompt="1+1=")], ["1\n2", "3"], group=[0, 0])
+
+    def said(judge):
+        return judge.score(batch)["step_advantage"].values
+
+    own, best = (Fitted(str(tmp_path), prover_k=k, device="cpu") for k in (None, 4))
+    assert torch.equal(said(best), said(replace(load_judge(tmp_path, device="cpu"), prover_k=4)))
+    assert not torch.allclose(said(best), said(own))
+    with pytest.raises(InputError, match="`prover_k` is 0; it must be 1 or more"):
+        Fitted(str(tmp_path), prover_k=0)
+
+
 def test_device_and_sizes_reach_the_judge(runs, monkeypatch):
     folder, batch = runs
     given = []
     monkeypatch.setattr(module, "load_judge", lambda path, **how: given.append(how) or load_judge(path, **how))
     values(Fitted(str(folder / "outcome-bce"), device="cpu", tokens_per_batch=7), batch)
-    unset = dict.fromkeys(("per", "how", "unfinished", "penalty"))
+    unset = dict.fromkeys(("per", "how", "unfinished", "penalty", "prover_k"))
     assert given == [{**unset, "device": "cpu", "tokens_per_batch": 7}]
 
 
@@ -102,6 +118,7 @@ def test_what_is_no_judge_is_told_at_once(runs, tmp_path):
         assert not is_fitted(wrong)
     for kind, choices, says in (
         ("outcome-bce", {"per": "token"}, "the judge is of kind 'outcome_model', which has no `per`. Leave it out"),
+        ("outcome-bce", {"prover_k": 4}, "the judge is of kind 'outcome_model', which has no `prover_k`"),
         ("implicit-ce", {"per": "word"}, "`per` is 'word'; it must be token, step or response"),
         ("implicit-ce", {"per": "token", "how": "sum"}, "per='token' has no `how`. Leave it out"),
     ):

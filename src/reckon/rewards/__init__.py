@@ -17,6 +17,7 @@ from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongP
 from reckon.rewards._metrics import reward_metrics
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
+from reckon.rewards._provers import CanProve, ExactAdvantage, MonteCarloAdvantage
 from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, format_reference_based, question_of
 from reckon.rewards._references import ReferenceStore
 from reckon.rewards._text import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
@@ -28,12 +29,14 @@ __all__ = [
     "And",
     "BaseSamples",
     "Calibrated",
+    "CanProve",
     "Centered",
     "Clip",
     "Constrained",
     "Containment",
     "CosineLength",
     "Ensemble",
+    "ExactAdvantage",
     "Fitted",
     "Format",
     "FormatLength",
@@ -49,6 +52,7 @@ __all__ = [
     "Linear",
     "Min",
     "MinMax",
+    "MonteCarloAdvantage",
     "NormalizeThenSum",
     "Not",
     "OnlineImplicitReward",

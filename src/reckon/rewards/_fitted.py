@@ -25,7 +25,8 @@ class Fitted:
 
     `per` and `how` are for judges that have the choice: rewards of tokens, steps or responses, and how the steps of a
     response become one score. `unfinished` and `penalty` are for outcome models: what becomes of a response that ran
-    into the limit. The model is opened when it is first asked; all else is checked when it is made.
+    into the limit. `prover_k` is for step advantages: the prover is the best of so many completions. The model is
+    opened when it is first asked; all else is checked when it is made.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Fitted:
     how: str | None = None
     unfinished: Literal["score", "unknown", "replace", "subtract"] | None = None
     penalty: float | None = None
+    prover_k: int | None = None
     device: str = "auto"
     tokens_per_batch: int = 1024
 
@@ -43,7 +45,8 @@ class Fitted:
                 "fit` of a judge has finished (--resume goes on); a reward model of somebody else's is a "
                 "sequence_classifier."
             )
-        choices = {"per": self.per, "how": self.how, "unfinished": self.unfinished, "penalty": self.penalty}
+        names = ("per", "how", "unfinished", "penalty", "prover_k")
+        choices = {name: getattr(self, name) for name in names}
         check_judge(self.folder, choices)
 
     @cached_property
@@ -60,6 +63,7 @@ class Fitted:
             how=self.how,
             unfinished=self.unfinished,
             penalty=self.penalty,
+            prover_k=self.prover_k,
             device=self.device,
             tokens_per_batch=self.tokens_per_batch,
         )

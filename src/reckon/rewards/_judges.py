@@ -40,6 +40,7 @@ def load_judge(
     how: str | None = None,
     unfinished: Literal["score", "unknown", "replace", "subtract"] | None = None,
     penalty: float | None = None,
+    prover_k: int | None = None,
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     tokens_per_batch: int = 1024,
@@ -56,6 +57,7 @@ def load_judge(
         how: the steps of a response are made one score, for judges that have the choice.
         unfinished: what becomes of a response that ran into the limit, for outcome models; see `OutcomeModel`.
         penalty: what takes its score's place, or is subtracted from it.
+        prover_k: the prover is the best of so many completions, for step advantages.
         device: as in `load_model`.
         dtype: as in `load_model`.
         tokens_per_batch: as in `load_model`.
@@ -84,7 +86,8 @@ def load_judge(
             f"the judge in {path} has no value head, or one that never learned. Was it saved completely? Fit it again."
         )
     judge = _build(path, kind, about, model, lambda name: opened(name, head=False))
-    return _with_choices(judge, kind, {"per": per, "how": how, "unfinished": unfinished, "penalty": penalty})
+    choices = {"per": per, "how": how, "unfinished": unfinished, "penalty": penalty, "prover_k": prover_k}
+    return _with_choices(judge, kind, choices)
 
 
 def check_judge(folder: str | Path, choices: Mapping[str, str | float | None]) -> None:
