@@ -3,11 +3,17 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from reckon.credit import GroupNormalized
+from reckon.losses import PolicyGradient
+from reckon.methods import pav_rl
 from reckon.process import best_of_k
+from reckon.runs import Run
+from reckon.samplers import collect
 from reckon.studies import judge, run_study
 from reckon.studies._planted import (
     END,
@@ -28,9 +34,10 @@ from reckon.studies._planted import (
     table_law,
     visits,
 )
-from reckon.studies._planted_policy import ExactJudge, NetworkPolicy, imitate
+from reckon.studies._planted_policy import NetworkPolicy, exact_judge, imitate
 from reckon.studies.process_advantage_verifiers import STUDY, cell, prover_values, values_after
-from reckon.types import Batch, End, Problem, Rng, Seen
+from reckon.train import Plan, train
+from reckon.types import Batch, End, Outputs, Problem, Rng, Seen
 
 PROBLEM = Problem(id="p", prompt="Which sequence?")
 
@@ -218,18 +225,99 @@ def test_the_judges_advantages_telescope_and_its_centered_ones_have_mean_0():
     imitate(policy, examples, 64)  # so that some responses are right
     batch = batch_of(policy, 256)
     q, v = prover_values(10.0, 1)
-    summed = ExactJudge(policy, q, v, "return", 1.0).score(batch)["step"]
+    summed = exact_judge(policy, q, v, "return", 1.0).score(batch)["step"]
     assert summed.kind == "reward"
     total = torch.where(batch.seq.mask, summed.values, 0.0).sum(dim=1)
     torch.testing.assert_close(total, batch.outcome - float(v[0, 0]), rtol=1e-5, atol=1e-6)
     assert batch.outcome.sum() > 0
-    own = ExactJudge(policy, q, v, "advantage", 2.0).score(batch)["step"]
+    own = exact_judge(policy, q, v, "advantage", 2.0).score(batch)["step"]
     assert own.kind == "advantage"
     # Sum over all tokens at the first place of what the judge would say, by the policy's law: mean 0
     law = policy.log_law(batch.seq.tokens[:1])[0, 0].exp().double()
     worth = 2 * (q[0, 0] - (law * q[0, 0]).sum())
     torch.testing.assert_close(own.values[:, 0].double(), worth[batch.seq.tokens[:, 0]], rtol=1e-5, atol=1e-7)
-    assert ExactJudge(policy, q, v, "nothing", 1.0).score(batch).keys() == {"correct"}
+    assert exact_judge(policy, q, v, "nothing", 1.0).score(batch).keys() == {"correct"}
+
+
+# The parts of PAV-RL on the planted sequence
+
+
+def imitator(seed=0):
+    """A network that has imitated mu_100, so that some of its responses are right."""
+    policy = NetworkPolicy(seed)
+    imitate(policy, sample(table_law(prover(100)), [PROBLEM], 2560, Rng((8, seed))), 64)
+    return policy
+
+
+def by_hand(policy, batch, q):
+    """Credit without any part: R - mean R, and Q(s, a) - E_pi Q(s, .) on a token itself, while nothing is right yet."""
+    tokens, mask = batch.seq.tokens, batch.seq.mask
+    credit = (batch.outcome - batch.outcome.mean())[:, None].expand(mask.shape).double().clone()
+    laws = policy.log_law(tokens).detach().double().exp()
+    for row in range(len(tokens)):
+        k = 0
+        for t in range(LENGTH):
+            if not mask[row, t]:
+                break
+            if k != FOUND:
+                worth = q[t, k]
+                credit[row, t] += worth[tokens[row, t]] - (laws[row, t] * worth).sum()
+            k = int(NEXT[k, tokens[row, t]])
+    return torch.where(mask, credit, 0.0)
+
+
+@pytest.mark.parametrize(("gamma", "k"), [(10.0, 1), (5.0, 4)])
+def test_the_parts_give_the_gradient_of_the_formula(gamma, k):
+    """One step of 64 responses, by a double loop: credit and gradient of every weight agree to 1e-6."""
+    policy = imitator()
+    batch = batch_of(policy, 64)
+    assert 0 < batch.outcome.sum() < 64
+    q, v = prover_values(gamma, k)
+    streams = exact_judge(policy, q, v, "advantage", 1.0).score(batch)
+    credit = GroupNormalized(std=False)(batch, streams)
+    wanted = by_hand(policy, batch, q)
+    torch.testing.assert_close(credit.advantages.double(), wanted, rtol=0, atol=1e-6)
+    objective = PolicyGradient(average="constant", length=1)
+    parameters = list(policy.network.parameters())
+    picked = policy.log_law(batch.seq.tokens).gather(2, batch.seq.tokens[:, :, None])[:, :, 0]
+    loss = objective(Outputs(logprobs=picked), objective.prepare(batch, credit)).sum()
+    found = torch.autograd.grad(loss, parameters, retain_graph=True)
+    # The constant divides by the responses.
+    formula = torch.autograd.grad(-(picked * wanted.float()).sum() / 64, parameters)
+    for one, other in zip(found, formula, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert max(float(grad.abs().max()) for grad in formula) > 1e-3
+
+
+def test_the_loop_of_a_language_model_makes_the_studys_steps(tmp_path):
+    """`train` with the method's parts, its prover replaced by the exact one, against the study's own lines."""
+
+    def parts_of(policy):
+        parts = pav_rl(Planted(), alpha=1.0, kl=0.0, policy=policy)
+        q, v = prover_values(10.0, 1)
+        return replace(parts, reward=exact_judge(policy, q, v, "advantage", 1.0), advantage=GroupNormalized(std=False))
+
+    looped, stepped, task = imitator(), imitator(), Planted()
+    with Run.create(tmp_path / "run", recipe={}) as run:
+        assert train(looped, task, parts_of(looped), run, Plan(steps=3, prompts=1, answers=64, seed=5, show="nothing"))
+    parts = parts_of(stepped)
+    for step in range(3):
+        batch = collect(
+            parts.sampler,
+            stepped,
+            lambda rollouts: [task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text)],
+            parts.keep,
+            1,
+            64,
+            Rng((5, step)),
+            step=step,
+        )
+        streams = parts.reward.assess(batch, Rng((5, step, "reward")))
+        stepped.update(parts.objective, batch, parts.advantage(batch, streams), Rng((5, step, "update")))
+    start, ends = imitator().state_dict(), (looped.state_dict(), stepped.state_dict())
+    for name, weights in start.items():
+        assert torch.equal(ends[0][name], ends[1][name])
+        assert not torch.equal(ends[0][name], weights)
 
 
 # The study

@@ -11,7 +11,7 @@ from reckon.fit import Calibration, Prefix
 from reckon.studies import judge, run_study
 from reckon.studies._planted import END, FOUND, LENGTH, WORDS, Planted, prover, q_and_v, sample, states, table_law
 from reckon.studies._planted_learn import learn
-from reckon.studies._planted_policy import ExactJudge, NetworkPolicy, imitate
+from reckon.studies._planted_policy import NetworkPolicy, exact_judge, imitate
 from reckon.studies._planted_quality import agreement, quality
 from reckon.studies._planted_verifier import Drawn, LearnedJudge, Verifier, draw_labels, fit_verifier
 from reckon.studies.process_advantage_verifiers_learned import BUDGETS, STUDY, WAYS, cell
@@ -177,7 +177,7 @@ def test_with_exact_values_the_learned_judge_is_the_exact_one():
     policy = NetworkPolicy(0)
     imitate(policy, sample(table_law(prover(100)), [PROBLEM], 1280, Rng((8,))), 64)
     batch = batch_of(policy, 128)
-    known, found = ExactJudge(policy, Q, V, "advantage", 2.0), LearnedJudge(policy, Table(), 2.0)
+    known, found = exact_judge(policy, Q, V, "advantage", 2.0), LearnedJudge(policy, Table(), 2.0)
     mask = batch.seq.mask
     streams = found.assess(batch, Rng((0,)))
     assert streams["step"].kind == "advantage"
@@ -190,10 +190,10 @@ def test_with_exact_values_the_learned_judge_is_the_exact_one():
 
 
 def test_a_run_stops_when_it_is_solved_and_is_otherwise_the_same():
-    whole = learn(lambda policy: ExactJudge(policy, Q, V, "advantage", 1.0), 0.01, 4, 0)
+    whole = learn(lambda policy: exact_judge(policy, Q, V, "advantage", 1.0), 0.01, 4, 0)
     seen = []
     judged = learn(
-        lambda policy: ExactJudge(policy, Q, V, "advantage", 1.0),
+        lambda policy: exact_judge(policy, Q, V, "advantage", 1.0),
         0.01,
         4,
         0,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from reckon.rewards import ExactAdvantage, Sum, Verifier
+from reckon.steps import Steps
 from reckon.studies._planted import FOUND, LENGTH, WORDS, sample, states
 from reckon.types import (
     Batch,
@@ -20,6 +22,7 @@ from reckon.types import (
     Objective,
     Outputs,
     Problem,
+    Reward,
     Rng,
     Rollouts,
     Sequences,
@@ -135,61 +138,68 @@ def imitate(policy: NetworkPolicy, law_rollouts: Rollouts, batch: int) -> None:
     policy.renew()
 
 
-def centered(policy: NetworkPolicy, tokens: Tensor, worth: Tensor) -> Tensor:
-    """[n, T]: what each token was worth, less what the policy could expect there.
+def expected(policy: NetworkPolicy, tokens: Tensor, worth: Tensor) -> Tensor:
+    """[n, T]: the policy's mean of what a token is worth, in the place of each.
 
     Args:
-        policy: whose mean is taken off.
+        policy: whose mean it is.
         tokens: [n, T] int64.
         worth: [n, T, WORDS] float, of every token in the place of each.
     """
     with torch.no_grad():
-        expected = (policy.log_law(tokens).exp() * worth).sum(dim=2)
-    return worth.gather(2, tokens[:, :, None])[:, :, 0] - expected
+        mean: Tensor = (policy.log_law(tokens).exp() * worth).sum(dim=2)
+    return mean
 
 
-class ExactJudge:
-    """The verdict, and what each step did to a prover's chance of success, read from the table.
+def centered(policy: NetworkPolicy, tokens: Tensor, worth: Tensor) -> Tensor:
+    """[n, T]: what each token was worth, less what the policy could expect there; see `expected`."""
+    return worth.gather(2, tokens[:, :, None])[:, :, 0] - expected(policy, tokens, worth)
+
+
+def exact_judge(policy: NetworkPolicy, q: Tensor, v: Tensor, use: Use, alpha: float) -> Sum:
+    """The verdict, and what each step did to a prover's chance of success, read from the table: the parts of PAV-RL.
 
     With "advantage" a step is credited with its own A less the policy's mean of A there, which leaves
     Q(s, a) - E_pi Q(s, .): exact control of variance, as the prover's own value would not have mean 0 under the policy.
     With "return" A is given as a reward of its token, to be summed into returns: the mistake.
+
+    Args:
+        policy: whose mean is taken off.
+        q: [LENGTH, 6, WORDS] float64, the prover's.
+        v: [LENGTH + 1, 6] float64, the same prover's.
+        use: what is done with the advantages.
+        alpha: multiplies them.
     """
 
-    def __init__(self, policy: NetworkPolicy, q: Tensor, v: Tensor, use: Use, alpha: float) -> None:
-        """Takes the tables of the prover.
+    def worth(rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+        """[n, T, WORDS], of every token in the place of each, and [n, T]: what is spelled before it."""
+        k = states(rollouts.seq.tokens)[:, :-1]
+        return q[torch.arange(k.shape[1]), k], k
 
-        Args:
-            policy: whose mean is taken off.
-            q: [LENGTH, 6, WORDS] float64, the prover's.
-            v: [LENGTH + 1, 6] float64, the same prover's.
-            use: what is done with the advantages.
-            alpha: multiplies them.
-        """
-        self._policy = policy
-        self._q = q
-        self._advantages = q - v[:LENGTH, :, None]
-        self._use = use
-        self._alpha = alpha
+    def values(rollouts: Rollouts, steps: Steps) -> Tensor:
+        after = worth(rollouts)[0].gather(2, rollouts.seq.tokens[:, :, None])[:, :, 0]
+        return torch.cat([v[0, :1].expand(len(after), 1), after], dim=1)[:, : int(steps.count.max()) + 1]
+
+    def mean(rollouts: Rollouts, steps: Steps) -> Tensor:
+        every, k = worth(rollouts)
+        # Once it is right it is so whatever comes: no step changes that.
+        before = torch.where(k == FOUND, 1.0, expected(policy, rollouts.seq.tokens, every))
+        return before[:, : int(steps.count.max())]
+
+    parts: dict[str, Reward] = {"correct": Verifier()}
+    if use == "advantage":
+        parts["step"] = ExactAdvantage(values, before=mean)
+    elif use == "return":
+        parts["step"] = Summed(ExactAdvantage(values))
+    return Sum(parts, weights={} if use == "nothing" else {"step": alpha})
+
+
+@dataclass(frozen=True)
+class Summed:
+    """The mistake: step advantages handed over as rewards."""
+
+    advantages: ExactAdvantage
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
-        """One number for the response; with a prover one for each token."""
-        streams = {"correct": Stream(values=batch.outcome)}
-        if self._use == "nothing":
-            return streams
-        tokens = batch.seq.tokens
-        k, t = states(tokens)[:, :-1], torch.arange(tokens.shape[1])
-        if self._use == "advantage":
-            values = centered(self._policy, tokens, self._q[t, k])
-        else:
-            values = self._advantages[t, k].gather(2, tokens[:, :, None])[:, :, 0]
-        values = torch.where(k == FOUND, 0.0, values)  # it is right whatever comes: no step changes that
-        streams["step"] = Stream(
-            values=self._alpha * values.float(), kind="advantage" if self._use == "advantage" else "reward"
-        )
-        return streams
-
-    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
-        """As `score`: nothing is learned."""
-        del rng
-        return self.score(batch)
+        """One stream [N, T] of kind "reward"."""
+        return {name: replace(stream, kind="reward") for name, stream in self.advantages.score(batch).items()}

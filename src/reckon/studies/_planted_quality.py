@@ -11,8 +11,7 @@ from torch import Tensor
 from reckon.evaluate import spearman
 from reckon.process import step_advantages, with_outcome
 from reckon.studies._planted import END, FOUND, LENGTH, states
-from reckon.studies._planted_policy import ExactJudge
-from reckon.types import Batch, Rollouts, Stream
+from reckon.types import Batch, Reward, Rollouts, Stream
 
 
 class Values(Protocol):
@@ -66,7 +65,7 @@ def quality(verifier: Values, v: Tensor, rollouts: Rollouts) -> dict[str, float]
     return found | {"advantages, rank": _rank(gains[0][undecided], gains[1][undecided])}
 
 
-def agreement(batch: Batch, streams: Mapping[str, Stream], exact: ExactJudge) -> float:
+def agreement(batch: Batch, streams: Mapping[str, Stream], exact: Reward) -> float:
     """Rank correlation of a judge's step advantages with the exact ones, on a policy's own tokens not yet right."""
     rows = batch.seq.mask & (states(batch.seq.tokens)[:, :-1] != FOUND)
     return _rank(streams["step"].values[rows], exact.score(batch)["step"].values[rows])

@@ -240,7 +240,7 @@ def _tensors(traces: Sequence[Sequence[Prefix]]) -> tuple[Tensor, Tensor]:
 class LearnedJudge:
     """The verdict, and what each step did to the prover's chance of success as a verifier sees it.
 
-    What `ExactJudge` reads from the table it does not know: only a response that is over is checked.
+    What `exact_judge` reads from the table it does not know: only a response that is over is checked.
     """
 
     def __init__(self, policy: NetworkPolicy, verifier: Verifier, alpha: float) -> None:

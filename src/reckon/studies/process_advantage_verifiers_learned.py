@@ -46,14 +46,14 @@ def cell(settings: Settings, seed: int) -> Measured:
 
 def _without_labels(settings: Settings, seed: int) -> dict[str, float]:
     """The outcome alone, or exact advantages."""
-    from reckon.studies._planted_policy import ExactJudge, Use
+    from reckon.studies._planted_policy import Use, exact_judge
     from reckon.studies._planted_verifier import GAMMA
     from reckon.studies.process_advantage_verifiers import prover_values
 
     q, v = prover_values(GAMMA, 1)
     use = cast("Use", settings["use"])
     learned = learn(
-        lambda policy: ExactJudge(policy, q, v, use, alpha=1.0),
+        lambda policy: exact_judge(policy, q, v, use, alpha=1.0),
         cast("float", settings["entropy"]),
         cast("int", settings["steps"]),
         seed,
@@ -65,7 +65,7 @@ def _without_labels(settings: Settings, seed: int) -> dict[str, float]:
 def _with_labels(settings: Settings, size: int, seed: int) -> dict[str, float]:
     """Labels, a verifier, how good it is, and a policy that learns from it."""
     from reckon.studies._planted import Planted, prover, sample, table_law
-    from reckon.studies._planted_policy import ExactJudge, NetworkPolicy
+    from reckon.studies._planted_policy import NetworkPolicy, exact_judge
     from reckon.studies._planted_quality import agreement, quality
     from reckon.studies._planted_verifier import GAMMA, LearnedJudge, Seeds, draw_labels, fit_verifier
     from reckon.studies.process_advantage_verifiers import prover_values
@@ -87,7 +87,7 @@ def _with_labels(settings: Settings, size: int, seed: int) -> dict[str, float]:
 
     def observe(policy: NetworkPolicy, batch: Batch, streams: Mapping[str, Stream]) -> None:
         if batch.step < EARLY:
-            agreed.append(agreement(batch, streams, ExactJudge(policy, q, v, "advantage", alpha=1.0)))
+            agreed.append(agreement(batch, streams, exact_judge(policy, q, v, "advantage", alpha=1.0)))
 
     learned = learn(
         lambda policy: LearnedJudge(policy, verifier, alpha=1.0),
