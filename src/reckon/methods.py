@@ -10,11 +10,20 @@ from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, RunningM
 from reckon.errors import InputError
 from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient, ValueLoss
 from reckon.models import Optimization
-from reckon.rewards import HasTwin, KLReward, OnlineImplicitReward, OverlongPenalty, Sum, Verifier
+from reckon.rewards import (
+    CanProve,
+    HasTwin,
+    KLReward,
+    MonteCarloAdvantage,
+    OnlineImplicitReward,
+    OverlongPenalty,
+    Sum,
+    Verifier,
+)
 from reckon.samplers import AccuracyBand, All, DomainSampler, DropEqual, Uniform
 from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
-__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "ppo", "prime", "reinforce", "rloo", "rule_reasoner"]
+__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "pav_rl", "ppo", "prime", "reinforce", "rloo", "rule_reasoner"]
 
 
 def grpo(task: Task, *, clip: float = 0.2, kl: float = 0.0, reference: Model | None = None) -> Parts:
@@ -227,8 +236,55 @@ def prime(
     )
 
 
+def pav_rl(
+    task: Task,
+    *,
+    alpha: float = 3.0,
+    n_mc: int = 8,
+    prover_k: int = 4,
+    refresh: int = 0,
+    kl: float = 0.001,
+    policy: CanProve | None = None,
+    reference: Model | None = None,
+    critic: Policy | None = None,
+) -> Parts:
+    """PAV-RL (Setlur et al. 2024, arXiv:2410.08146): REINFORCE on the outcome and on what each step did for a prover.
+
+    A step's advantage is added to the step's own tokens, never summed into a return, where it would cancel. Here the
+    prover finishes every beginning itself; as a judge that `reckon fit value` made, it saves the rollouts.
+
+    Args:
+        task: poses the problems.
+        alpha: weight of the step advantages; the paper has 5 and 3, and finds 0.5 to 6 useful. 0 is the outcome alone.
+        n_mc: completions of each beginning of each response.
+        prover_k: the prover is the best of so many completions of the policy before training. With 1 it is that policy
+            itself, and at first gives no new direction.
+        refresh: steps after which the policy as it is then proves; 0 = the one before training, as in the paper.
+        kl: coefficient of the divergence from `reference`, charged in the reward.
+        policy: what learns, and what the prover is a copy of; always needed.
+        reference: the model before training; needed where kl is above 0.
+        critic: a model of its own that learns what a token will be credited with, step advantages included, as in the
+            paper; left out, the baseline is the mean outcome of a response's siblings.
+    """
+    if policy is None:
+        raise InputError("pav_rl makes its prover of the `policy`. Give it.")
+    if alpha < 0:
+        raise InputError(f"pav_rl: `alpha` is {alpha}; it must be 0 or larger.")
+    progress = MonteCarloAdvantage(policy, task, n_mc=n_mc, prover_k=prover_k, refresh=refresh)
+    charge = {"kl": KLReward(policy=policy, reference=_needed(reference), coef=kl)} if kl else {}
+    learned = None if critic is None else GAE(critic=critic, lam=1.0, learn=ValueLoss(coef=1.0), expects="all")
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"correct": Verifier(), **charge, "progress": progress}, weights={"progress": alpha}),
+        advantage=learned or LeaveOneOut(),
+        objective=PolicyGradient(average="constant", length=1),  # a response's log-prob is the sum of its tokens'
+    )
+
+
 METHODS: Mapping[str, Callable[..., Parts]] = {
-    method.__name__: method for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, prime)
+    method.__name__: method
+    for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, prime, pav_rl)
 }
 
 

@@ -89,6 +89,8 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "Constrained",
         "Fitted",
         "SequenceClassifier",
+        "ExactAdvantage",
+        "MonteCarloAdvantage",
         "OnlineImplicitReward",
     ),
     "advantage": _of(
