@@ -122,6 +122,7 @@ def test_every_room_has_its_page(room):
         "types": "architecture",
         "errors": "cli",
         "costs": "train",
+        "stopping": "train",
     }
     page = ROOT / "docs" / f"{page_of.get(room, room)}.md"
     assert page.is_file()

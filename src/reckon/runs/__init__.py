@@ -1,7 +1,7 @@
 """A run's folder: recipe, metrics, rollouts, evaluations and checkpoints; resuming is exact. Files of responses."""
 
 from reckon.runs._environment import peak_memory
-from reckon.runs._interrupt import Interrupt, interruptible
+from reckon.runs._interrupt import interruptible
 from reckon.runs._metrics import read_metrics
 from reckon.runs._progress import Progress
 from reckon.runs._responses import Responses, Signal, label_responses, read_responses
@@ -21,7 +21,6 @@ from reckon.runs._tables import (
 __all__ = [
     "EVALUATIONS",
     "ROLLOUTS",
-    "Interrupt",
     "Progress",
     "Responses",
     "Run",
