@@ -7,6 +7,7 @@ from reckon.rewards._combine_numbers import BaseSamples, Clip, Ensemble, Linear,
 from reckon.rewards._combine_parts import is_group_level
 from reckon.rewards._fitted import Fitted, is_fitted
 from reckon.rewards._function import Function, RewardFunction, load_function
+from reckon.rewards._hack_monitor import HackMonitor
 from reckon.rewards._http import Http
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._implicit_online import HasTwin, OnlineImplicitReward
@@ -15,6 +16,7 @@ from reckon.rewards._judges_reading import Calibrated, text_sequences
 from reckon.rewards._leaves import AdaptiveKLReward, KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
+from reckon.rewards._online_reference_based import OnlineReferenceBased
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
 from reckon.rewards._provers import CanProve, ExactAdvantage, MonteCarloAdvantage
@@ -42,6 +44,7 @@ __all__ = [
     "FormatLength",
     "Function",
     "Gate",
+    "HackMonitor",
     "HasTwin",
     "Http",
     "ImplicitReward",
@@ -56,6 +59,7 @@ __all__ = [
     "NormalizeThenSum",
     "Not",
     "OnlineImplicitReward",
+    "OnlineReferenceBased",
     "Or",
     "OutcomeModel",
     "OverlongPenalty",

@@ -18,7 +18,7 @@ from reckon.rewards._reference_based import ReferenceBased
 from reckon.steps import Pattern
 
 if TYPE_CHECKING:
-    from reckon.models import LanguageModel
+    from reckon.models import LanguageModel, Optimization
     from reckon.types import Json
 
 JUDGE_FILE = "judge.json"
@@ -44,6 +44,7 @@ def load_judge(
     device: str = "auto",
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     tokens_per_batch: int = 1024,
+    optimizer: Optimization | None = None,
 ) -> Judge:
     """The reward that a fitted model was trained to be: `reckon fit` writes its kind and settings beside it.
 
@@ -61,6 +62,7 @@ def load_judge(
         device: as in `load_model`.
         dtype: as in `load_model`.
         tokens_per_batch: as in `load_model`.
+        optimizer: how the judge's model learns, where it is to go on learning.
 
     Raises:
         MissingError: there is no such folder, no judge.json in it, or a model cannot be opened.
@@ -77,7 +79,13 @@ def load_judge(
     def opened(name: str, *, head: bool) -> LanguageModel:
         how = Sampling(system=system)  # prompts that come as text are asked as they were in the fit
         return load_model(
-            name, sampling=how, device=device, dtype=dtype, tokens_per_batch=tokens_per_batch, value_head=head
+            name,
+            sampling=how,
+            optimizer=optimizer,
+            device=device,
+            dtype=dtype,
+            tokens_per_batch=tokens_per_batch,
+            value_head=head,
         )
 
     model = opened(str(path), head=kind != "implicit_reward")
@@ -102,6 +110,15 @@ def check_judge(folder: str | Path, choices: Mapping[str, str | float | None]) -
     unopened = cast("LanguageModel", object())  # a judge looks at its model only when it is asked
     judge = _build(path, kind, about, unopened, lambda _: cast("Scorer", object()))
     _with_choices(judge, kind, choices)
+
+
+def kind_of_judge(folder: str | Path) -> str:
+    """Which of `KEYS` a folder holds; the model stays shut.
+
+    Raises:
+        MissingError, InputError: as `load_judge`.
+    """
+    return str(_read(_place(folder))["kind"])
 
 
 def _place(folder: str | Path) -> Path:

@@ -156,11 +156,7 @@ def text_logits(
     Raises:
         InputError: a text is too long, and that is an error.
     """
-    limit = context_of(model.network, model.tokenizer)
-    rows = [
-        fitted_tokens(kind, list(model.tokenizer(text)["input_ids"]), limit, too_long, name)
-        for text, name in zip(texts, names, strict=True)
-    ]
+    rows = text_tokens(kind, model, texts, names, too_long)
     known = [i for i, row in enumerate(rows) if row is not None]
     found = torch.full((len(texts),), torch.nan)
     if known:
@@ -169,6 +165,21 @@ def text_logits(
         assert scores is not None
         found[torch.tensor(known)] = scores.gather(1, last_tokens(seq.mask)[:, None])[:, 0].cpu()
     return found
+
+
+def text_tokens(
+    kind: str, model: LanguageModel, texts: Sequence[str], names: Sequence[str], too_long: TooLong
+) -> list[list[int] | None]:
+    """Whole texts as the tokens they are read in, None where one is too long and that is to be unknown.
+
+    Raises:
+        InputError: a text is too long, and that is an error.
+    """
+    limit = context_of(model.network, model.tokenizer)
+    return [
+        fitted_tokens(kind, list(model.tokenizer(text)["input_ids"]), limit, too_long, name)
+        for text, name in zip(texts, names, strict=True)
+    ]
 
 
 def text_sequences(model: LanguageModel, texts: Sequence[str], group: Sequence[int] | None = None) -> Sequences:

@@ -22,7 +22,7 @@ def reward_metrics(streams: Mapping[str, Stream], batch: Batch) -> Metrics:
     """
     metrics: Metrics = {}
     for name, stream in streams.items():
-        values = _per_response(stream, batch).cpu().double()  # Metal has no float64
+        values = per_response(stream, batch).cpu().double()  # Metal has no float64
         known = values[~values.isnan()]
         metrics[f"reward/{name}/mean"] = known.mean().item()
         metrics[f"reward/{name}/std"] = (known - known.mean()).square().mean().sqrt().item()
@@ -30,7 +30,8 @@ def reward_metrics(streams: Mapping[str, Stream], batch: Batch) -> Metrics:
     return metrics
 
 
-def _per_response(stream: Stream, batch: Batch) -> Tensor:
+def per_response(stream: Stream, batch: Batch) -> Tensor:
+    """[N]: the stream as one number a response: tokens of a reward added up, those of another kind averaged."""
     if stream.values.ndim == 1:
         return stream.values
     counts = batch.seq.mask & ~stream.values.isnan()

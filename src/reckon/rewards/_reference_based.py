@@ -87,11 +87,14 @@ class ReferenceBased:
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N], NaN for problems without a reference. Pure."""
-        logits = self.logits(batch)
+        return {"reference_based": self.stream(self.logits(batch), batch)}
+
+    def stream(self, logits: Tensor, batch: Batch) -> Stream:
+        """[N], what is made of the logits [N] of a batch, by `output`."""
         values = logits if self.output == "logit" else logits.sigmoid()
         if self.output == "binary":
             values = torch.where(logits.isnan(), logits, (logits > 0).float())
-        return {"reference_based": Stream(values=values.to(batch.outcome.device))}
+        return Stream(values=values.to(batch.outcome.device))
 
     def logits(self, batch: Batch) -> Tensor:
         """[N] float32, NaN for problems without a reference: what a pair loss is made of."""
@@ -101,13 +104,14 @@ class ReferenceBased:
         ]
         found = torch.full((len(rollouts.text),), torch.nan)
         if rows:
-            texts = [self._text(rollouts.problem(row), rollouts.text[row]) for row in rows]
+            texts = [self.text(rollouts.problem(row), rollouts.text[row]) for row in rows]
             names = [rollouts.problem(row).id for row in rows]
             group = batch.seq.group.cpu()[torch.tensor(rows)].tolist()
             found[torch.tensor(rows)] = self._read(texts, names, group)
         return found
 
-    def _text(self, problem: Problem, completion: str) -> str:
+    def text(self, problem: Problem, completion: str) -> str:
+        """The one text that its model reads of a problem and a response."""
         answer = problem.answer if self.reference else None
         return format_reference_based(question_of(problem), answer, completion, keep=self.keep)
 

@@ -1,0 +1,209 @@
+"""Telling when a policy games its judge: the reward goes up while what can be verified goes down."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+
+from reckon.advantages import sum_known
+from reckon.errors import InputError, RunError
+from reckon.rewards._combine_parts import check_reward
+from reckon.rewards._frozen import FrozenSet
+from reckon.rewards._metrics import per_response
+from reckon.rewards._tree import assess, restore, states
+from reckon.stopping import stop_after_step
+from reckon.types import Batch, Metrics, Reporting, Reward, Rng, State, Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_log = logging.getLogger(__name__)
+ALARMS = ("gamed", "without pairs", "inaccurate")
+
+
+@dataclass
+class HackMonitor:
+    """Watches a judge for a policy that games it, and warns or stops the run; what the judge says passes unchanged.
+
+    Cooper, arXiv:2508.05613, shows what to look for: under a fixed reward model the reward rises to 1 while accuracy
+    collapses, and once nothing is right any more it stays so. Three alarms:
+
+    - *gamed*: the mean reward of the last `window` steps is higher, by `rise` or more, than that of as many steps
+      before, and the mean verdict lower, by `fall` or more. Both are means over responses that have both.
+    - *without pairs*: of a judge that learns from pairs, fewer prompts than `least_pairs` had one in these steps.
+    - *inaccurate*: of `frozen` responses, the first of the run, half of them right, the judge puts fewer than
+      `least_accuracy` on the right side of `threshold`. Measured every `window` steps, on the verifier's verdicts: a
+      right answer that the rule does not know is wrong there too.
+
+    Each is told when it begins, and logged. With on_alarm="stop" the run stops after the step, saved; who
+    resumes it has decided to go on, and is warned only.
+    """
+
+    reward: Reward  # the judge
+    _: KW_ONLY
+    on_alarm: Literal["warn", "stop"] = "warn"
+    window: int = 20  # steps
+    rise: float = 0.02  # in units of the reward
+    fall: float = 0.05  # of the mean verdict, in [0, 1]
+    least_pairs: float = 0.05  # in [0, 1]; 0 = no alarm
+    frozen: int = 64  # responses; 0 = none
+    least_accuracy: float = 0.5  # in [0, 1]; 0 = no alarm
+    threshold: float = 0.5  # in units of the reward: 0.5 for a probability or a verdict, 0 for a logit
+
+    def __post_init__(self) -> None:
+        check_reward("hack_monitor", "reward", self.reward)
+        if self.on_alarm not in ("warn", "stop"):
+            raise InputError(f"hack_monitor: `on_alarm` is {self.on_alarm!r}; it must be warn or stop.")
+        if self.window < 1:
+            raise InputError(f"hack_monitor: `window` is {self.window}; it must be 1 step or more.")
+        if self.frozen < 0 or self.frozen % 2:
+            raise InputError(f"hack_monitor: `frozen` is {self.frozen}; it must be an even number, or 0 for none.")
+        for name in ("rise", "fall"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"hack_monitor: `{name}` is {getattr(self, name)}; it must be above 0, and finite.")
+        for name in ("least_pairs", "least_accuracy"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"hack_monitor: `{name}` is {getattr(self, name)}; it must lie between 0 and 1.")
+        if not math.isfinite(self.threshold):
+            raise InputError(f"hack_monitor: `threshold` is {self.threshold}; it must be finite.")
+        self._frozen = FrozenSet(self.frozen)
+        self._judged: list[float] = []  # of the last 2 * window steps
+        self._verified: list[float] = []
+        self._shares: list[float] = []  # of the last `window` steps in which the judge learned
+        self._accuracy = math.nan
+        self._on: list[str] = []  # the alarms that are on
+        self._stopped = False
+
+    def score(self, batch: Batch) -> Mapping[str, Stream]:
+        """The judge's streams. Pure."""
+        return self.reward.score(batch)
+
+    def assess(self, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
+        """The judge's streams, once a step; then looks at how they and the verdicts have moved.
+
+        Raises:
+            RunError: the judge gives no reward that trains.
+        """
+        streams = assess(self.reward, batch, rng)
+        self._note(batch, streams)
+        self._tell(self._alarms())
+        return streams
+
+    def metrics(self) -> Metrics:
+        """What the judge reports, and what was seen of it.
+
+        "gap", the mean reward less the mean verdict over the last `window` steps; "frozen_accuracy", NaN before it was
+        measured; "alarm/gamed" and the like, 1 while it is on, else 0.
+        """
+        own = {"gap": _mean(self._judged[-self.window :]) - _mean(self._verified[-self.window :])}
+        own["frozen_accuracy"] = self._accuracy
+        own |= {f"alarm/{name.replace(' ', '_')}": float(name in self._on) for name in ALARMS}
+        return {**(self.reward.metrics() if isinstance(self.reward, Reporting) else {}), **own}
+
+    def state_dict(self) -> State:
+        """All that was seen, and the judge's memory if it has one."""
+        return {
+            "judge": states({"reward": self.reward}),
+            "frozen": self._frozen.state_dict(),
+            "judged": list(self._judged),
+            "verified": list(self._verified),
+            "shares": list(self._shares),
+            "accuracy": self._accuracy,
+            "on": list(self._on),
+            "stopped": self._stopped,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Takes up where `state_dict` left off."""
+        restore({"reward": self.reward}, cast("State", state["judge"]))
+        self._frozen.load_state_dict(cast("State", state["frozen"]))
+        self._judged, self._verified, self._shares = (
+            list(cast("list[float]", state[name])) for name in ("judged", "verified", "shares")
+        )
+        self._accuracy = cast("float", state["accuracy"])
+        self._on = list(cast("list[str]", state["on"]))
+        self._stopped = bool(state["stopped"])
+
+    def _note(self, batch: Batch, streams: Mapping[str, Stream]) -> None:
+        values = _values(streams, batch)
+        known = ~values.isnan() & ~batch.outcome.isnan()
+        if known.any():
+            self._judged = [*self._judged, float(values[known].mean())][-2 * self.window :]
+            self._verified = [*self._verified, float(batch.outcome[known].mean())][-2 * self.window :]
+        told = self.reward.metrics() if isinstance(self.reward, Reporting) else {}
+        if "pairs/share" in told:
+            self._shares = [*self._shares, told["pairs/share"]][-self.window :]
+        if not self._frozen.full:
+            self._frozen.add(batch)
+        elif self.frozen and batch.step % self.window == 0:
+            self._accuracy = self._frozen.accuracy(lambda part: _values(self.reward.score(part), part), self.threshold)
+
+    def _alarms(self) -> dict[str, str]:
+        """What each alarm that is on has to say."""
+        n, told = self.window, dict[str, str]()
+        if rose_and_fell(self._judged, self._verified, n, rise=self.rise, fall=self.fall):
+            (before, after), (earlier, later) = _halves(self._judged, n), _halves(self._verified, n)
+            told["gamed"] = (
+                f"in the last {n} steps the mean reward rose from {before:.3f} to {after:.3f}, while the mean verdict "
+                f"fell from {earlier:.3f} to {later:.3f}: the policy seems to game its judge. Read what it writes "
+                "(reckon report); let the judge learn faster, or the policy slower"
+            )
+        share = _mean(self._shares)
+        if len(self._shares) == n and share < self.least_pairs:
+            told["without pairs"] = (
+                f"in the last {n} steps {share:.1%} of the prompts had a pair, so the judge hardly learns any more, "
+                "while the policy does. Are any responses right? If so, look at why negatives were refused"
+            )
+        if self._accuracy < self.least_accuracy:
+            told["inaccurate"] = (
+                f"of {self.frozen} responses of the first steps, half of them right, the judge tells "
+                f"{self._accuracy:.0%} rightly: it has forgotten what it knew, or never knew it"
+            )
+        return told
+
+    def _tell(self, alarms: Mapping[str, str]) -> None:
+        """Says what has begun, and asks for a stop if that is wanted and was not asked for before."""
+        for name, says in alarms.items():
+            if name not in self._on:
+                _log.warning("hack_monitor, %s: %s.", name, says)
+            if self.on_alarm == "stop" and not self._stopped:
+                self._stopped = stop_after_step(f"hack_monitor, {name}: {says}")
+        self._on = list(alarms)
+
+
+def rose_and_fell(judged: Sequence[float], verified: Sequence[float], window: int, *, rise: float, fall: float) -> bool:
+    """Whether rewards went up while verdicts went down, between two windows that follow each other.
+
+    Args:
+        judged: mean rewards of steps, oldest first.
+        verified: mean verdicts of the same steps.
+        window: how many steps a mean is over; with fewer than two windows of them, nothing is known.
+        rise: the least rise of the mean reward.
+        fall: the least fall of the mean verdict.
+    """
+    if len(judged) < 2 * window:
+        return False
+    (before, after), (earlier, later) = _halves(judged, window), _halves(verified, window)
+    return after - before >= rise and earlier - later >= fall
+
+
+def _values(streams: Mapping[str, Stream], batch: Batch) -> Tensor:
+    """[N] what each response earns in all; NaN = unknown."""
+    trained = [per_response(one, batch) for one in streams.values() if one.train and one.kind == "reward"]
+    if not trained:
+        raise RunError("hack_monitor: its reward gives no stream that trains and is a reward, so nothing can be seen.")
+    return sum_known(torch.stack(trained), batch.seq.group)
+
+
+def _halves(values: Sequence[float], window: int) -> tuple[float, float]:
+    """The means of the last window and of the one before it."""
+    return _mean(values[-2 * window : -window]), _mean(values[-window:])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
