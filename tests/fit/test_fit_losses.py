@@ -200,6 +200,18 @@ def test_a_reading_of_its_own_is_one_text_without_template_or_end(make, unpaired
     check(value(model, OutcomeBCE(read=read), unpaired), expected)
 
 
+def test_what_the_texts_of_a_problem_begin_with_is_computed_once(make, problems):
+    """One token a character: "<1+1=|" once and then "2>" and "34>", and "<x|9>" by itself; apart 8 + 9 + 5."""
+    model = make(value_head=True)
+    rows = [
+        Unpaired(problem=problem, text=text, label=1.0)
+        for problem, text in ((problems[0], "2"), (problems[2], "9"), (problems[0], "34"))
+    ]
+    seq, _ = OutcomeBCE(read=lambda problem, text: f"<{problem.prompt}|{text}>").prepare(model, rows)
+    model.outputs(seq, ("scores",))
+    assert model.counters["score"] == 6 + 2 + 3 + 5
+
+
 def test_an_outcome_stands_at_every_step(make, problems):
     r"""One token a character: "4\n5\n6." has steps that end at tokens 1, 3 and 5, the last being the end token."""
     model = make(value_head=True)

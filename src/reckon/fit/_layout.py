@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from reckon.errors import InputError
 from reckon.fit._rows import Prefix, Stepwise, Unpaired
+from reckon.rewards import sequences_of
 from reckon.steps import Splitter, step_ends, token_ends
 from reckon.tasks import prompt_key
 from reckon.types import Problem, Sequences
@@ -31,13 +31,11 @@ def together(model: LanguageModel, given: Sequence[tuple[Problem, Sequence[int]]
         The sequences, and for each of their rows its place in `given`: groups in order of their first response, and in
         a group the order of `given`, so that two responses that stand side by side to one prompt still do.
     """
-    groups: dict[str, list[int]] = {}
-    for place, (problem, _) in enumerate(given):
-        groups.setdefault(prompt_key(problem.prompt), []).append(place)
-    order = [place for places in groups.values() for place in places]
-    group = [g for g, places in enumerate(groups.values()) for _ in places]
-    problems = [given[places[0]][0] for places in groups.values()]
-    return model.arrange(problems, [given[place][1] for place in order], group), order
+    order, group = _grouped([prompt_key(problem.prompt) for problem, _ in given])
+    problems: dict[int, Problem] = {}
+    for number, place in zip(group, order, strict=True):
+        problems.setdefault(number, given[place][0])
+    return model.arrange(list(problems.values()), [given[place][1] for place in order], group), order
 
 
 def texts(model: LanguageModel, given: Sequence[tuple[Problem, str, bool]]) -> tuple[Sequences, list[int]]:
@@ -45,24 +43,43 @@ def texts(model: LanguageModel, given: Sequence[tuple[Problem, str, bool]]) -> t
     return together(model, [(problem, model.response_tokens(text, ended=ended)) for problem, text, ended in given])
 
 
-def whole_texts(model: LanguageModel, read: Callable[[Problem, str], str], rows: Sequence[Unpaired]) -> Sequences:
-    """Rows made one text each, no chat template around it and no end token behind; the first token is the prompt."""
-    tokens = [list(model.tokenizer(read(row.problem, row.text))["input_ids"]) for row in rows]
+def whole_texts(
+    model: LanguageModel, read: Callable[[Problem, str], str], given: Sequence[tuple[Problem, str]]
+) -> tuple[Sequences, list[int]]:
+    """Problems and responses made one text each, no chat template around it and no end token behind.
+
+    What the texts of one problem begin with, such as its question and its answer, is computed once.
+
+    Args:
+        model: whose tokens they are.
+        read: makes the text.
+        given: N problems and responses.
+
+    Returns:
+        As `together`; a group is a problem, but texts that do not begin alike stand in groups of their own.
+
+    Raises:
+        InputError: a text has fewer than two tokens, or more than the model's context.
+    """
+    tokens = [list(model.tokenizer(read(problem, text))["input_ids"]) for problem, text in given]
     context = getattr(model.network.config, "max_position_embeddings", None)
-    for row, ids in zip(rows, tokens, strict=True):
+    for (problem, _), ids in zip(given, tokens, strict=True):
         if len(ids) < 2 or (context is not None and len(ids) > context):
             raise InputError(
-                f"problem {row.problem.id!r} makes a text of {len(ids)} tokens, but it must have at least 2 and at "
+                f"problem {problem.id!r} makes a text of {len(ids)} tokens, but it must have at least 2 and at "
                 f"most the model's context of {context}. Shorten it, or drop the row."
             )
-    width = max(len(ids) for ids in tokens) - 1
-    lengths = torch.tensor([len(ids) - 1 for ids in tokens])
-    return Sequences(
-        prompts=tuple(torch.tensor(ids[:1], device=model.device) for ids in tokens),
-        group=torch.arange(len(tokens), device=model.device),
-        tokens=torch.tensor([[*ids[1:], *[0] * (width + 1 - len(ids))] for ids in tokens], device=model.device),
-        mask=(torch.arange(width) < lengths[:, None]).to(model.device),
-    )
+    order, group = _grouped([(prompt_key(problem.prompt), problem.answer) for problem, _ in given])
+    return sequences_of([tokens[place] for place in order], group, model.device), order
+
+
+def _grouped(keys: Sequence[object]) -> tuple[list[int], list[int]]:
+    """The places of N keys, equal ones together, in order of each key's first; and of each place its key's number."""
+    places: dict[object, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    groups = list(places.values())
+    return [place for own in groups for place in own], [number for number, own in enumerate(groups) for _ in own]
 
 
 def last(seq: Sequences) -> Tensor:

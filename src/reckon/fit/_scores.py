@@ -80,7 +80,7 @@ class OutcomeBCE:
         found = only(Unpaired, rows, self)
         labels = labels_of(found, self)
         if self.read is not None:
-            seq, order = _layout.whole_texts(model, self.read, found), list(range(len(found)))
+            seq, order = _layout.whole_texts(model, self.read, [(row.problem, row.text) for row in found])
         else:
             seq, order = _layout.texts(model, [(row.problem, row.text, row.ended) for row in found])
         ends = _layout.last(seq).tolist()

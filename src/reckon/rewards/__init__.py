@@ -12,7 +12,7 @@ from reckon.rewards._http import Http
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._implicit_online import HasTwin, OnlineImplicitReward
 from reckon.rewards._judges import Judge, load_judge
-from reckon.rewards._judges_reading import Calibrated, text_sequences
+from reckon.rewards._judges_reading import Calibrated, sequences_of, text_sequences
 from reckon.rewards._leaves import AdaptiveKLReward, KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
@@ -88,5 +88,6 @@ __all__ = [
     "or_",
     "question_of",
     "reward_metrics",
+    "sequences_of",
     "text_sequences",
 ]
