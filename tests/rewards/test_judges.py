@@ -10,16 +10,16 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers import models as models_of_tokens
 from transformers import PreTrainedTokenizerFast
 
-from reckon import rewards
 from reckon.errors import InputError, MissingError
 from reckon.fit import Settings, fit_command
 from reckon.models import tiny
+from reckon.rewards._classifier import SequenceClassifier
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._judges import KEYS, load_judge
 from reckon.rewards._judges_reading import Calibrated, check_tokens
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
-from reckon.rewards._reference_based import ReferenceBased, format_reference_based, question_of
+from reckon.rewards._reference_based import ReferenceBased
 from reckon.steps import Pattern
 from reckon.types import Problem
 
@@ -68,9 +68,9 @@ CASES = [
         lambda model, _: StepAdvantage(Calibrated(model, temperature=2, bias=-1), splitter=Pattern(";")),
     ),
     (
-        {"kind": "reference_based", "show_reference": False, "keep": [1, 1]},
+        {"kind": "reference_based", "show_reference": False, "keep": [1, 1], "center": 0.5},
         {},
-        lambda model, _: ReferenceBased(model, reference=False, keep=(1, 1)),
+        lambda model, _: ReferenceBased(model, reference=False, keep=(1, 1), center=0.5),
     ),
 ]
 
@@ -199,17 +199,14 @@ PREFIXES = [
         ("nca", ROWS, {}, ImplicitReward),
         ("outcome-bt", ROWS, {}, OutcomeModel),
         ("outcome-bce", ROWS, {}, OutcomeModel),
+        ("outcome-bt", ROWS, {"show_reference": True}, ReferenceBased),
         ("outcome-bce", ROWS, {"show_reference": True}, ReferenceBased),
         ("outcome-steps", ROWS, {"splitter": "s"}, StepModel),
         ("process", STEPS, {}, StepModel),
         ("value", PREFIXES, {}, StepAdvantage),
     ],
 )
-def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(
-    models, tmp_path, monkeypatch, kind, rows, settings, judge
-):
-    for name in (format_reference_based, question_of):
-        monkeypatch.setattr(rewards, name.__name__, name, raising=False)
+def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(models, tmp_path, kind, rows, settings, judge):
     how = Settings(dev=0, lr=1e-2, batch=4, dtype="float32", device="cpu", **settings)
     fit_command(kind, rows, str(models[0].parent / "start"), tmp_path / "run", how, show="nothing")
     opened = load_judge(tmp_path / "run", device="cpu", dtype="float32")
@@ -223,6 +220,24 @@ def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(
         assert opened.beta == settings.get("beta", 0.1)
     if kind == "outcome-steps":
         assert opened.splitter == Pattern("s")
+
+
+@pytest.mark.parametrize("kind", ["outcome-bt", "outcome-bce"])
+def test_a_judge_that_is_shown_the_answer_says_what_its_classifier_says(models, tmp_path, kind):
+    """Pairs leave the level of the logits open: it is 0 at the mean of the rows that are measured on."""
+    how = Settings(dev=0, lr=1e-2, batch=4, dtype="float32", device="cpu", show_reference=True)
+    fit_command(
+        kind, ROWS, str(models[0].parent / "start"), tmp_path / "run", how, dev_data=ROWS, show="nothing"
+    )
+    dev = json.loads((tmp_path / "run" / "fitted.json").read_text())["dev"]
+    opened = load_judge(tmp_path / "run", device="cpu", dtype="float32")
+    assert (opened.center != 0) == (kind == "outcome-bt")
+    if kind == "outcome-bt":
+        assert opened.center == pytest.approx((dev["chosen"] + dev["rejected"]) / 2)
+    batch = answered(opened.model, PROBLEMS, TEXTS, group=[0, 0, 1, 1])
+    classifier = SequenceClassifier(tmp_path / "run" / "classifier", device="cpu")
+    by_classifier = values(ReferenceBased(classifier, center=opened.center), batch)
+    assert torch.allclose(values(opened, batch), by_classifier, atol=1e-5)
 
 
 class Reader:

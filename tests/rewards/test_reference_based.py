@@ -119,6 +119,15 @@ def test_probability_logit_and_verdict_are_one_judgment(batch, sign):
     assert binary[2].isnan()
 
 
+def test_the_center_is_where_the_probability_is_one_half(batch):
+    model = language_model()
+    logits = only(ReferenceBased(model, output="logit"), batch)
+    center = float(logits[0])
+    moved = only(ReferenceBased(model, output="logit", center=center), batch)
+    assert torch.allclose(moved, logits - center, equal_nan=True)
+    assert only(ReferenceBased(model, center=center), batch)[0] == 0.5
+
+
 def test_without_any_reference_nothing_is_read():
     batch = batch_of([["x"]], problems=[Problem(id="a", prompt="q")])
     assert only(ReferenceBased(language_model()), batch).isnan().all()
@@ -171,6 +180,7 @@ def test_a_judge_can_be_trained_on_the_tokens_it_reads():
         ({"too_long": "drop"}, r"`too_long` is 'drop'; it must be error, unknown or cut"),
         ({"keep": (0, 0)}, r"`keep` is \(0, 0\); it must be two counts, such as \(500, 1000\)"),
         ({"keep": (5, -1)}, r"`keep` is \(5, -1\)"),
+        ({"center": NAN}, "`center` is nan; it must be finite"),
     ],
 )
 def test_settings_that_cannot_be(settings, says):

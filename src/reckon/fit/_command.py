@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 JUDGE_FILE = "judge.json"  # in model/: what `reckon.rewards.load_judge` reads
 ABOUT_FILE = "fitted.json"  # beside model/: what it was made of
+SCALAR = ("outcome_model", "reference_based")  # judges with one score for a response, so classifiers too
 Show = Literal["auto", "bar", "lines", "nothing"]
 
 
@@ -342,7 +343,7 @@ def _write(
     folder = result.folder / "model"
     model.save_pretrained(folder)
     kind = "reference_based" if settings.show_reference else entry.judge
-    if kind in ("outcome_model", "reference_based"):
+    if kind in SCALAR:
         model.save_classifier(result.folder / "classifier")
     about: dict[str, Json] = {
         "fit": recipe["fit"],
@@ -369,7 +370,7 @@ def _write(
         judge["splitter"] = settings.splitter
     if settings.system is not None:
         judge["system"] = settings.system
-    if kind == "outcome_model" and "dev/chosen" in result.metrics:  # pairs leave the level open: their mean becomes 0
+    if kind in SCALAR and "dev/chosen" in result.metrics:  # pairs leave the level open: their mean becomes 0
         judge["center"] = (result.metrics["dev/chosen"] + result.metrics["dev/rejected"]) / 2
     if kind == "reference_based":
         judge["show_reference"] = True

@@ -25,8 +25,8 @@ def fitting(
 ) -> tuple[list[Example], int]:
     """The rows that the model's context holds whole, and how many were dropped. Nothing is ever cut.
 
-    A response without its end is another response, and a label belongs to what was labelled. With `read`,
-    `OutcomeBCE`'s, the length is that of the one text it makes of an `Unpaired` row.
+    A response without its end is another response, and a label belongs to what was labelled. With `read`, that of
+    `OutcomeBCE` or `BradleyTerry`, the length is that of a text it makes of an `Unpaired` or a `Paired` row.
 
     Raises:
         InputError: a row is too long and `on_long` is "error", or none is left.
@@ -34,8 +34,9 @@ def fitting(
     check_choice("on_long", on_long, OnLong)
     kept: list[Example] = []
     for row in rows:
-        if read is not None and isinstance(row, Unpaired):
-            if _holds(model, read(row.problem, row.text), row.problem, on_long):
+        if read is not None and isinstance(row, Unpaired | Paired):
+            texts = (row.text,) if isinstance(row, Unpaired) else (row.chosen, row.rejected)
+            if all(_holds(model, read(row.problem, text), row.problem, on_long) for text in texts):
                 kept.append(row)
             continue
         room = model.room(row.problem)

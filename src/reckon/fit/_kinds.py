@@ -14,6 +14,7 @@ from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, St
 from reckon.fit._read import Shape
 from reckon.fit._scores import BradleyTerry, OutcomeBCE, OutcomeSteps, PrefixValues, StepLabels
 from reckon.models import Lora
+from reckon.rewards import format_reference_based, question_of
 from reckon.steps import Pattern
 from reckon.types import Problem
 
@@ -52,7 +53,7 @@ class Settings:
     undesirable: float = 1.0  # kto: weight of wrong ones
     step_loss: Literal["ce", "mse", "sign"] = "ce"  # implicit-steps
     center: float = 0.0  # outcome-bt: holds the scores of a pair around 0; 0.01 is usual
-    show_reference: bool = False  # outcome-bce: the model is shown the reference answer (VerifyRM)
+    show_reference: bool = False  # outcome-bt, outcome-bce: the model is shown the reference answer (VerifyRM)
     balance: Balance = "none"  # right and wrong rows: implicit-ce, kto, outcome-bce, outcome-steps
     pairs: Literal["cross", "best_vs_random"] = "cross"  # how unpaired rows become pairs
     cap: int | None = None  # most pairs of a prompt made of unpaired rows
@@ -128,7 +129,6 @@ def shown(settings: Settings) -> Callable[[Problem, str], str] | None:
     """How problem and response become one text, where the model is shown the reference answer."""
     if not settings.show_reference:
         return None
-    from reckon.rewards import format_reference_based, question_of
 
     def read(problem: Problem, text: str) -> str:
         if problem.answer is None:
@@ -204,8 +204,8 @@ KINDS: Mapping[Kind, Entry] = {
     "outcome-bt": Entry(
         "paired",
         "outcome_model",
-        ("pairs", "cap", "center", "head_lr"),
-        lambda s, r: BradleyTerry(center=s.center),
+        ("pairs", "cap", "center", "show_reference", "head_lr"),
+        lambda s, r: BradleyTerry(center=s.center, read=shown(s)),
         head=True,
     ),
     "outcome-bce": Entry(

@@ -28,10 +28,12 @@ class BradleyTerry:
     """An outcome model from pairs: the better response's last token gets the higher score (Ouyang et al. 2022).
 
     Rows: `Paired`, with their margins where they have them. Scores are known up to a constant; `center` holds the sum
-    of a pair's near 0, 0.01 being usual (Eisenstein et al. 2023, arXiv:2312.09244).
+    of a pair's near 0, 0.01 being usual (Eisenstein et al. 2023, arXiv:2312.09244). With `read`, the model is shown one
+    text made of problem and response, as by `OutcomeBCE`: the pair loss of Cooper (arXiv:2508.05613).
     """
 
     center: float = 0.0
+    read: Callable[[Problem, str], str] | None = None
     want: ClassVar[tuple[Want, ...]] = SCORES
     whole_groups: ClassVar[bool] = True
 
@@ -40,9 +42,13 @@ class BradleyTerry:
             raise InputError(f"BradleyTerry: `center` is {self.center}, but must be at least 0.")
 
     def prepare(self, model: LanguageModel, rows: Sequence[Example]) -> tuple[Sequences, Columns]:
-        """Where the last tokens stand, margins and each pair's share."""
+        """Where the last tokens stand, margins and each pair's share.
+
+        Raises:
+            InputError: `read` begins the texts of a pair with different tokens.
+        """
         found = only(Paired, rows, self)
-        seq, order = paired(model, found)
+        seq, order = paired(model, found) if self.read is None else _read_pairs(model, self.read, found)
         margins = torch.tensor([found[place // 2].margin or 0.0 for place in order], device=seq.mask.device)
         share = torch.full((len(order),), 1 / len(found), device=seq.mask.device)
         return seq, {"last": _layout.last(seq), "margin": margins, "share": share}
@@ -167,6 +173,21 @@ class PrefixValues:
     def diagnostics(self, outputs: Outputs, columns: Columns) -> Diagnostics:
         """As `OutcomeBCE`, over prefixes."""
         return _label_numbers(outputs.values, columns)
+
+
+def _read_pairs(
+    model: LanguageModel, read: Callable[[Problem, str], str], rows: Sequence[Paired]
+) -> tuple[Sequences, list[int]]:
+    """As `paired`, of the texts that `read` makes."""
+    seq, order = _layout.whole_texts(
+        model, read, [(row.problem, text) for row in rows for text in (row.chosen, row.rejected)]
+    )
+    if not torch.equal(*sides(seq.group)):  # a micro-batch could part them
+        raise InputError(
+            "BradleyTerry: the two texts that `read` makes of a pair must begin alike. Have it put the problem before "
+            "the response."
+        )
+    return seq, order
 
 
 def _targets(seq: Sequences, places: Sequence[Sequence[tuple[int, float]]]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "outcome_model": ("center", "temperature", "bias", "system"),
     "step_model": ("splitter", "end_token", "temperature", "bias", "system"),
     "step_advantage": ("splitter", "temperature", "bias", "system"),
-    "reference_based": ("show_reference", "keep"),
+    "reference_based": ("center", "show_reference", "keep"),
 }
 
 
@@ -168,7 +168,8 @@ def _build(
         if keep is not None and not (isinstance(keep, list) and len(keep) == 2 and all(type(n) is int for n in keep)):
             raise InputError(f"{where}: `keep` is {keep!r}; it must be two whole numbers, or null.")
         pair = None if keep is None else cast("tuple[int, int]", tuple(keep))
-        return ReferenceBased(model, reference=_flag(where, about, "show_reference", True), keep=pair)
+        shown, center = _flag(where, about, "show_reference", True), _number(where, about, "center", 0.0)
+        return ReferenceBased(model, reference=shown, keep=pair, center=center)
     temperature, bias = _number(where, about, "temperature", 1.0), _number(where, about, "bias", 0.0)
     read: Scorer = model if (temperature, bias) == (1.0, 0.0) else Calibrated(model, temperature=temperature, bias=bias)
     if kind == "outcome_model":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
@@ -61,8 +62,9 @@ def question_of(problem: Problem) -> str:
 class ReferenceBased:
     """How likely a response is right, by a model that is shown the reference answer (VerifyRM, arXiv:2508.05613).
 
-    A problem without a reference has no such reward (NaN). With `reference=False` the model is not shown the answer
-    and has to work it out: what the reference is worth shows in the difference.
+    A problem without a reference has no such reward (NaN). With `reference=False` the model is not shown the answer and
+    has to work it out: what the reference is worth shows in the difference. The logits of a model that learned from
+    pairs are known up to a constant: `center` fixes it, say at the mean over the training data.
     """
 
     model: LanguageModel | SequenceClassifier  # the language model has a value head, the classifier a single label
@@ -71,6 +73,7 @@ class ReferenceBased:
     output: Literal["probability", "logit", "binary"] = "probability"  # binary: 1 where the probability is above 0.5
     keep: tuple[int, int] | None = None  # as in training: see `format_reference_based`
     too_long: TooLong = "error"  # a text longer than the model's context; for a SequenceClassifier its own setting
+    center: float = 0.0  # is subtracted from the model's logit
 
     def __post_init__(self) -> None:
         if self.output not in ("probability", "logit", "binary"):
@@ -79,6 +82,8 @@ class ReferenceBased:
             raise InputError(f"reference_based: `too_long` is {self.too_long!r}; it must be error, unknown or cut.")
         if self.keep is not None and not (len(self.keep) == 2 and min(self.keep) >= 0 and sum(self.keep) > 0):
             raise InputError(f"reference_based: `keep` is {self.keep!r}; it must be two counts, such as (500, 1000).")
+        if not math.isfinite(self.center):
+            raise InputError(f"reference_based: `center` is {self.center}; it must be finite.")
         if isinstance(self.model, SequenceClassifier):
             if self.model.output != "logit" or len(self.model.network.config.id2label) > 1:
                 raise InputError("reference_based: its SequenceClassifier must have one label, and output='logit'.")
@@ -107,7 +112,7 @@ class ReferenceBased:
             texts = [self.text(rollouts.problem(row), rollouts.text[row]) for row in rows]
             names = [rollouts.problem(row).id for row in rows]
             group = batch.seq.group.cpu()[torch.tensor(rows)].tolist()
-            found[torch.tensor(rows)] = self._read(texts, names, group)
+            found[torch.tensor(rows)] = self._read(texts, names, group) - self.center
         return found
 
     def text(self, problem: Problem, completion: str) -> str:
