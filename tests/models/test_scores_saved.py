@@ -34,19 +34,19 @@ def test_a_saved_head_is_read_back(make, problems, tmp_path):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("lora", [None, Lora(rank=2)])
-def test_the_exported_classifier_gives_our_scores(make, problems, tmp_path, side, lora):
+@pytest.mark.parametrize(("lora", "end_token"), [(None, True), (None, False), (Lora(rank=2), True)])
+def test_the_exported_classifier_gives_our_scores(make, problems, tmp_path, side, lora, end_token):
     model = with_head(make, lora=lora)
     if lora is not None:
         with torch.no_grad():  # adapters that say something, so that leaving them out shows
             for name, parameter in model._trained.items():
                 if "lora_B" in name:
                     parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(3))
-    model.save_classifier(tmp_path)
+    model.save_classifier(tmp_path, end_token=end_token)
     classifier = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path, padding_side=side)
     assert classifier.config.num_labels == 1
-    assert classifier.config.reckon_end_token is True
+    assert classifier.config.reckon_end_token is end_token
     whole = [problem.prompt + text + tokenizer.eos_token for problem, text in zip(problems, TEXTS, strict=True)]
     given = tokenizer(whole, return_tensors="pt", padding=True)
     given.pop("token_type_ids", None)

@@ -226,9 +226,7 @@ def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(models, tmp_path
 def test_a_judge_that_is_shown_the_answer_says_what_its_classifier_says(models, tmp_path, kind):
     """Pairs leave the level of the logits open: it is 0 at the mean of the rows that are measured on."""
     how = Settings(dev=0, lr=1e-2, batch=4, dtype="float32", device="cpu", show_reference=True)
-    fit_command(
-        kind, ROWS, str(models[0].parent / "start"), tmp_path / "run", how, dev_data=ROWS, show="nothing"
-    )
+    fit_command(kind, ROWS, str(models[0].parent / "start"), tmp_path / "run", how, dev_data=ROWS, show="nothing")
     dev = json.loads((tmp_path / "run" / "fitted.json").read_text())["dev"]
     opened = load_judge(tmp_path / "run", device="cpu", dtype="float32")
     assert (opened.center != 0) == (kind == "outcome-bt")
@@ -238,6 +236,8 @@ def test_a_judge_that_is_shown_the_answer_says_what_its_classifier_says(models, 
     classifier = SequenceClassifier(tmp_path / "run" / "classifier", device="cpu")
     by_classifier = values(ReferenceBased(classifier, center=opened.center), batch)
     assert torch.allclose(values(opened, batch), by_classifier, atol=1e-5)
+    with pytest.raises(InputError, match=r"learned from whole texts.*Ask it through ReferenceBased"):
+        classifier.score(batch)
 
 
 class Reader:

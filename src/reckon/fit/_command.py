@@ -344,7 +344,7 @@ def _write(
     model.save_pretrained(folder)
     kind = "reference_based" if settings.show_reference else entry.judge
     if kind in SCALAR:
-        model.save_classifier(result.folder / "classifier")
+        model.save_classifier(result.folder / "classifier", end_token=not settings.show_reference)
     about: dict[str, Json] = {
         "fit": recipe["fit"],
         "base": recipe["model"],

@@ -13,7 +13,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from reckon.errors import InputError
 
 HEAD_FILE = "value_head.safetensors"
-END_TOKEN_KEY = "reckon_end_token"  # in a classifier's config; True = its logit was learned at the end token
+# In a classifier's config: True = its logit was learned at the end token behind prompt and response, False = at the end
+# of whole texts, which only who makes such texts may ask it about.
+END_TOKEN_KEY = "reckon_end_token"
 SYSTEM_KEY = "reckon_system"  # in a classifier's config; the system message that stood before every prompt, None = none
 
 
@@ -46,7 +48,13 @@ def load_head(head: nn.Linear, folder: Path) -> bool:
 
 
 def save_classifier(
-    network: PreTrainedModel, head: nn.Linear, tokenizer: PreTrainedTokenizerBase, folder: Path, system: str | None
+    network: PreTrainedModel,
+    head: nn.Linear,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    system: str | None,
+    end_token: bool,
 ) -> None:
     """Writes network and head as a sequence classifier with one logit, its own class and plain config.
 
@@ -58,7 +66,7 @@ def save_classifier(
     """
     config = type(network.config).from_dict(network.config.to_dict())
     config.num_labels = 1
-    setattr(config, END_TOKEN_KEY, True)
+    setattr(config, END_TOKEN_KEY, end_token)
     setattr(config, SYSTEM_KEY, system)
     # The classifier reads its logit at the last token that is not padding; without a padding token it refuses batches.
     if config.pad_token_id is None:

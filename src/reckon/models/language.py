@@ -433,18 +433,19 @@ class LanguageModel:
         if self.head is not None:
             save_head(self.head, Path(folder))
 
-    def save_classifier(self, folder: str | Path) -> None:
+    def save_classifier(self, folder: str | Path, *, end_token: bool = True) -> None:
         """Writes a folder that `AutoModelForSequenceClassification` opens: one logit, our score of the last token.
 
         Text must be given to it as `tokenize` makes it: prompt, with the system message if there is one, response, end
-        token.
+        token; or, of a head that learned from whole texts (`end_token` False), as such a text. The config says which.
 
         Raises:
             InputError: there is no value head, or transformers has no such classifier for this kind of model.
         """
         if self.head is None:
             raise InputError("a model without a value head cannot be a classifier. Load it with value_head=True.")
-        save_classifier(self._merged(), self.head, self.tokenizer, Path(folder), self.sampling.system)
+        system = self.sampling.system
+        save_classifier(self._merged(), self.head, self.tokenizer, Path(folder), system=system, end_token=end_token)
 
     def _merged(self) -> PreTrainedModel:
         self._take_up()

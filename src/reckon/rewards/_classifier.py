@@ -26,7 +26,8 @@ class SequenceClassifier:
     template: the prompt's text and the response's, joined), so it need not share a tokenizer with the policy. A
     classifier that reckon exported is read where its head learned to be: the prompt as a policy is asked, with the
     system message of the fit, the response, and behind one that ended by itself the end token. The reward is its logit,
-    the number such models are trained on; as a probability it saturates.
+    the number such models are trained on; as a probability it saturates. One that was fitted with the reference answer
+    shown reads texts that `ReferenceBased` makes, and is a reward through it alone.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class SequenceClassifier:
         network, self.tokenizer = _open(self.name, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
         self.network: PreTrainedModel = network.to(_device(device)).requires_grad_(False)
         self._own_pad: int | None = getattr(self._config, "pad_token_id", None)
-        self._at_end_token = bool(getattr(network.config, END_TOKEN_KEY, False))
+        self._at_end_token: bool | None = getattr(network.config, END_TOKEN_KEY, None)  # None = not our export
         self._system: str | None = getattr(network.config, SYSTEM_KEY, None)
         self.label = _label(self.name, label, dict(network.config.id2label))
 
@@ -79,8 +80,14 @@ class SequenceClassifier:
         """One stream [N]. Pure.
 
         Raises:
-            InputError: a text is longer than the model's context, or its chat template refuses a prompt.
+            InputError: a text is longer than the model's context, its chat template refuses a prompt, or the head
+                learned from whole texts.
         """
+        if self._at_end_token is False:
+            raise InputError(
+                f"sequence_classifier: {self.name!r} learned from whole texts that show the reference answer. Ask it "
+                "through ReferenceBased(SequenceClassifier(...)), or name the folder of the fit."
+            )
         rollouts = batch.rollouts
         problems = [rollouts.problem(row) for row in range(len(rollouts.text))]
         if self._at_end_token:
