@@ -128,6 +128,8 @@ class LanguageModel:
             recompute_layers(self.network)
         self.head: nn.Linear | None = None
         if value_head:
+            # One head for values, outcomes, steps and token weights. No bias, as in reward models (w . h; Ouyang et al.
+            # 2022), in OREAL (arXiv:2502.06781) and in the classifiers it is exported to; a loss of pairs moves none.
             self.head = nn.Linear(network.config.hidden_size, 1, bias=False, device=self.device)
             nn.init.zeros_(self.head.weight)
         self._trained = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
