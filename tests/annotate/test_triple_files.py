@@ -82,8 +82,18 @@ def test_bad_files_are_told(tmp_path):
         read_triples(write(tmp_path / "t.jsonl", [{"prompt": "x", "text": "x", "label": "maybe"}]))
     with pytest.raises(InputError, match="row 1: the completion must be text, not int"):
         read_triples(write(tmp_path / "t.jsonl", [{"prompt": "x", "text": 3}]))
-    with pytest.raises(InputError, match="row 1: the prompt must be text or a list of messages"):
-        read_triples(write(tmp_path / "t.jsonl", [{"prompt": [3], "text": "x"}]))
+    for prompt, says in (
+        ([3], r"each message of `prompt` must be an object with `role` \(system, user, assistant\)"),
+        ([{"role": "bot", "content": "x"}], "each message of `prompt` must be an object"),
+        ([{"role": "user", "content": None}], "each message of `prompt` must be an object"),
+        (7, "`prompt` must be text or a list of messages, not int"),
+        ("", "`prompt` is empty"),
+        ([], "`prompt` is empty"),
+    ):
+        with pytest.raises(InputError, match=rf"t\.jsonl, row 1: {says}"):
+            read_triples(write(tmp_path / "t.jsonl", [{"prompt": prompt, "text": "x"}]))
+    with pytest.raises(InputError, match="row 1: each message of `question` must be"):
+        read_triples(write(tmp_path / "t.jsonl", [{"question": [{"role": "user"}], "text": "x"}]))
     with pytest.raises(InputError, match=r"rows are written as \.jsonl or \.parquet"):
         write_rows(tmp_path / "t.csv", [])
     with pytest.raises(InputError, match="there is no row to write"):

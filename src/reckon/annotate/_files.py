@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from reckon.annotate._hybrid import AnnotationPolicy, AnnotationReport, Triple, Verifier, annotate
 from reckon.annotate._pairs import Pair
 from reckon.annotate._records import put
 from reckon.errors import InputError
-from reckon.tasks import Checker, Row, read_rows
+from reckon.tasks import Checker, Row, read_rows, to_chat
 from reckon.types import Chat, Json, Problem
 
 QUESTION, REFERENCE = ("prompt", "question"), ("answer", "reference_answer", "reference", "solution")
@@ -155,14 +154,11 @@ def _triple(row: Row) -> Triple:
 
 def _question(row: Row) -> str | Chat:
     prompt = _cell(row, QUESTION, needed=True)
-    if isinstance(prompt, str):
-        return prompt
-    turns = prompt if isinstance(prompt, list) else [None]
-    if not all(isinstance(turn, dict) and {"role", "content"} <= set(turn) for turn in turns):
-        raise InputError(f"{row.place}: the prompt must be text or a list of messages with `role` and `content`.")
-    return tuple(
-        {"role": str(turn["role"]), "content": str(turn["content"])} for turn in cast("list[dict[str, str]]", turns)
-    )
+    name = next(name for name in QUESTION if row.values.get(name) is not None)
+    chat = prompt if isinstance(prompt, str) else to_chat(row, name, prompt)
+    if not chat:
+        raise InputError(f"{row.place}: `{name}` is empty. Write a prompt, or drop the row.")
+    return chat
 
 
 def _gold(row: Row) -> bool | None:
