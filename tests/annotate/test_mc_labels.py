@@ -239,6 +239,36 @@ def test_completions_are_cut_where_the_whole_response_would_be():
     assert [r.q_hat for r in tight] == [0.0, 0.0, 0.0, 1.0]  # cut before the end token: wrong; the seed itself had room
 
 
+class Short(PitPolicy):
+    """Has a limit of four tokens that nobody can set, prefix included."""
+
+    def sample(self, problems, k, rng, prefixes=None):
+        full = super().sample(problems, k, rng, prefixes)
+        given = [len(prefix) for prefix in prefixes for _ in range(k)]
+        rows = [list(pieces)[: max(4, begun)] for pieces, begun in zip(full.pieces, given, strict=True)]
+        return rollouts_of(problems, k, rows, [End.LENGTH] * len(rows), given)
+
+
+def test_behind_a_prefix_at_the_policys_limit_nothing_is_generated():
+    r"""A seed of 7 tokens, g \n g \n g \n end: of its prefixes of 0, 2 and 4 tokens two completions to 4 each."""
+    task = PitTask(steps=3)
+    rollouts = seeds(PitPolicy(error=0.0, steps=3), task, problems=1, n_cov=1)
+    labels = label_prefixes(Short(error=0.0, steps=3), task, rollouts, LINE, 2, Rng((0,)))
+    assert [record.generated for record in labels] == [8, 4, 0, 0]
+    assert [record.q_hat for record in labels] == [0.0, 0.0, 0.0, 1.0]
+    assert labels.cost.tokens == 7 + 8 + 4
+
+
+@pytest.mark.parametrize("most", [3, 4])
+def test_seeds_longer_than_a_completion_may_be_are_refused_before_anything_is_drawn(most):
+    policy, task = Limited(error=0.0, steps=3), PitTask(steps=3)
+    rollouts = seeds(policy, task, problems=1, n_cov=1)
+    policy.calls.clear()
+    with pytest.raises(InputError, match=rf"has a prefix of 4 tokens and `most_tokens` is {most}: nothing can follow"):
+        label_prefixes(policy, task, rollouts, LINE, 2, Rng((0,)), drawing=Drawing(most_tokens=most))
+    assert not policy.calls
+
+
 @given(limit=st.integers(4, 200), n_mc=st.integers(1, 4), chunk=st.integers(1, 3), share=st.booleans())
 @settings(max_examples=30)
 def test_a_budget_is_never_exceeded_and_well_used(limit, n_mc, chunk, share):

@@ -94,6 +94,26 @@ def test_a_small_tree_by_hand(width, text, q):
     assert policy.asked == [("", 3), ("a", 3), ("b", 3)][: 1 + width]
 
 
+class Full(Script):
+    """Its responses end at its limit where the script adds nothing."""
+
+    def sample(self, problems, k, rng, prefixes=None):
+        drawn = super().sample(problems, k, rng, prefixes)
+        stuck = ~drawn.seq.mask.any(dim=1)
+        pieces = tuple(() if over else row for over, row in zip(stuck.tolist(), drawn.pieces, strict=True))
+        return replace(drawn, pieces=pieces, end=torch.where(stuck, int(End.LENGTH), drawn.end))
+
+
+def test_behind_a_beginning_at_the_policys_limit_nothing_is_generated():
+    found = beam_search(
+        Full({"": ["a"], "a": [""]}), [PROBLEM], table(start=0.5, a=0.6), Beam(width=1, samples=2), Rng((0,))
+    )
+    assert found.generated.tolist() == [2]  # an a for each of two first steps
+    assert found.rollouts.text == ("a",)
+    assert found.rollouts.seq.tokens.tolist() == [[STEPS["a"]]]
+    assert found.finished.tolist() == [True]
+
+
 @pytest.mark.parametrize(("alpha", "text"), [(0.1, "ab"), (0.4, "ba")])
 def test_the_provers_advantage_counts_for_its_own_step(alpha, text):
     """After one step E is 0.60 - 0.05 alpha for a and 0.55 + 0.20 alpha for b: equal at alpha 0.2."""

@@ -180,6 +180,15 @@ class Drawer:
                 "Leave it out, and set the policy's own limit."
             )
 
+    def check_room(self, problem: Problem, prefix: Sequence[int]) -> None:
+        """Raises InputError for a prefix that no token may follow."""
+        most = self.drawing.most_tokens
+        if most is not None and len(prefix) >= most:
+            raise InputError(
+                f"problem {problem.id!r} has a prefix of {len(prefix)} tokens and `most_tokens` is {most}: nothing can "
+                "follow. Raise it, or draw the seeds with this limit."
+            )
+
     def complete(self, wanted: Sequence[tuple[Problem, tuple[int, ...]]], n: int, rng: Rng) -> list[list[Completion]]:
         """Draws n completions of each prefix in one call, and judges them.
 
@@ -190,10 +199,15 @@ class Drawer:
 
         Returns:
             The n completions of each prefix.
+
+        Raises:
+            InputError: a prefix is as long as a response may be.
         """
         if not wanted:
             return []
         assert self.purse.affords(len(wanted) * n)
+        for problem, prefix in wanted:
+            self.check_room(problem, prefix)
         problems, prefixes = [problem for problem, _ in wanted], [prefix for _, prefix in wanted]
         if self.drawing.most_tokens is None:
             rollouts = self.policy.sample(problems, n, rng, prefixes=prefixes)
@@ -203,7 +217,8 @@ class Drawer:
         tokens, ends = rows_of(rollouts), rollouts.end.tolist()
         verdicts = [judged(self.task, rollouts, row, self.drawing) for row in range(len(tokens))]
         done = [
-            Completion(tokens[row], rollouts.pieces[row], int(ends[row]), verdict)
+            # Of a prefix that is at the policy's own limit nothing is sampled: its completion is itself.
+            Completion(tokens[row] or prefixes[row // n], rollouts.pieces[row], int(ends[row]), verdict)
             for row, verdict in enumerate(verdicts)
         ]
         self.purse.spend(Cost(rollouts=len(done), tokens=sum(sampled_tokens(rollouts)), checks=len(done)))

@@ -200,6 +200,10 @@ class Job:
         self.traces = traces_of(rollouts, splitter, drawing)
         self.purse = Purse(budget, drawing.most_tokens)
         self.drawer = Drawer(policy, task, drawing, self.purse)
+        for trace in self.traces:  # before anything is drawn, not in the chunk that has it
+            for key in keys_of(trace, trace.steps):
+                if key is not None:
+                    self.drawer.check_room(trace.problem, key[1])
         self.lengths = sampled_tokens(rollouts)
         seeds = self._cost(range(len(self.traces)))
         if not self.purse.budget.allows(seeds):

@@ -166,15 +166,16 @@ class _Search:
         sizes = (drawn.seq.mask * places).amax(dim=1).tolist()
         tokens, logprobs, end = drawn.seq.tokens.tolist(), drawn.logprobs.tolist(), drawn.end.tolist()
         found = []
-        for row, size in enumerate(sizes):
+        for row, last in enumerate(sizes):
             parent = asked[row // k]
             begin = len(parent.tokens)
+            size = max(last, begin)  # at the policy's limit nothing is sampled behind it
             self.generated[parent.problem] += size - begin
             child = _Trace(
                 problem=parent.problem,
                 end=End(end[row]),
                 tokens=tuple(tokens[row][:size]),
-                pieces=tuple(drawn.pieces[row]),
+                pieces=tuple(drawn.pieces[row]) if size > begin else parent.pieces,
                 logprobs=(*parent.logprobs, *logprobs[row][begin:size]),
                 before=parent.v,
             )
