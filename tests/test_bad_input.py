@@ -219,7 +219,7 @@ def test_no_room_left_while_saving(told, tmp_path, monkeypatch):
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, handler)
     assert f"No room left to write {full}" in message
-    assert "Free some space and resume the run" in message
+    assert "Free some space, then resume or start again: what was saved before is intact." in message
     assert sorted(path.name for path in (full / "checkpoints").iterdir()) == ["step-000001"]
     assert main(["train", "--resume", str(full), "--quiet"]) == 0
     saved = [(run / "checkpoints" / "step-000003" / "policy.safetensors").read_bytes() for run in (whole, full)]

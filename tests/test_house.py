@@ -123,6 +123,7 @@ def test_every_room_has_its_page(room):
         "errors": "cli",
         "costs": "train",
         "stopping": "train",
+        "files": "runs",
     }
     page = ROOT / "docs" / f"{page_of.get(room, room)}.md"
     assert page.is_file()

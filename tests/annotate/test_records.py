@@ -76,7 +76,7 @@ def test_a_table_without_a_column_is_told():
 
 def test_no_permission_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="labels that were written before are not made again"):
+    with pytest.raises(RunError, match=r"could not be written.*what was saved before is intact"):
         write_labels(tmp_path / "file" / "labels.parquet", Labels(records=(), cost=Cost()))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from reckon.runs import ROLLOUTS, Run, make_table, write_table
+from reckon.files import write_table
+from reckon.runs import ROLLOUTS, Run, make_table
 
 RECIPE = {
     "model": {"name": "smollm2-135m"},

@@ -210,7 +210,7 @@ def test_the_report_goes_into_the_run_unless_told_otherwise(make_run, tmp_path):
     folder = make_run(tmp_path / "run", steps=1, per_step=4, evals=0)
     assert write_report(str(folder)) == folder / "report.html"
     assert write_report(folder, tmp_path / "new" / "x.html").is_file()
-    assert not list(folder.glob(".*half"))
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".tmp-")]
 
 
 def test_ten_thousand_rollouts_take_less_than_twenty_seconds(big):

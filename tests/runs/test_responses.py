@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reckon.errors import InputError, MissingError, RunError
+from reckon.files import write_table
 from reckon.rewards import Function, Length, Verifier
 from reckon.runs import (
     EVALUATIONS,
@@ -23,7 +24,6 @@ from reckon.runs import (
     score_responses,
     tokenize_with,
     write_responses,
-    write_table,
 )
 from reckon.tasks import RunningSums
 from reckon.types import Problem, Step, Stream

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from reckon.errors import InputError, RunError
+from reckon.files import write_table
 from reckon.runs import EVALUATIONS, ROLLOUTS, read_evaluations, read_rollouts, rollout_table
-from reckon.runs._tables import make_table, write_table
+from reckon.runs._tables import make_table
 from reckon.types import Credit, Stream, Verdict
 
 NAN = float("nan")

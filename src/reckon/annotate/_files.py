@@ -9,8 +9,8 @@ from pathlib import Path
 
 from reckon.annotate._hybrid import AnnotationPolicy, AnnotationReport, Triple, Verifier, annotate
 from reckon.annotate._pairs import Pair
-from reckon.annotate._records import put
 from reckon.errors import InputError
+from reckon.files import write_file, write_table
 from reckon.tasks import Checker, Row, read_rows, to_chat
 from reckon.types import Chat, Json, Problem
 
@@ -114,16 +114,13 @@ def write_rows(path: str | Path, rows: Sequence[Mapping[str, Json]]) -> None:
     path = Path(path)
     check_kind(path)
     if path.suffix == ".jsonl":
-        put(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        write_file(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return
     if not rows:
         raise InputError(f"there is no row to write to {path}, and Parquet needs one to know the columns' kinds.")
     import pyarrow
-    import pyarrow.parquet
 
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), sink, compression="zstd")
-    put(path, sink.getvalue().to_pybytes())
+    write_table(path, pyarrow.Table.from_pylist([dict(row) for row in rows]))
 
 
 def check_kind(path: str | Path) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from reckon.annotate._cost import Cost
 from reckon.errors import InputError, MissingError, RunError
+from reckon.files import write_table
 from reckon.types import Chat, Json, Problem
 
 if TYPE_CHECKING:
@@ -203,15 +202,8 @@ def write_labels(path: str | Path, labels: Labels) -> None:
     Raises:
         RunError: no room, no permission.
     """
-    import pyarrow
-    import pyarrow.parquet
-
-    table = prefix_table(labels.records)
     told = {"cost": vars(labels.cost), "left_out": labels.left_out}
-    table = table.replace_schema_metadata({_META: json.dumps(told).encode()})
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    put(Path(path), sink.getvalue().to_pybytes())
+    write_table(Path(path), prefix_table(labels.records).replace_schema_metadata({_META: json.dumps(told).encode()}))
 
 
 def read_part(file: Path) -> Labels:
@@ -227,29 +219,6 @@ def read_part(file: Path) -> Labels:
     except (pyarrow.ArrowException, OSError, ValueError, AttributeError) as error:
         raise RunError(f"{file} cannot be read ({error}). Delete it, and its labels are made anew.") from error
     return Labels(records=tuple(records_from(table)), cost=cost, left_out=left_out)
-
-
-def put(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`, whole or not at all.
-
-    Raises:
-        RunError: no room, no permission.
-    """
-    temporary = path.parent / f".tmp-{path.name}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise RunError(
-            f"{path} could not be written ({error.strerror or error}). Mend that and start again: labels that were "
-            "written before are not made again."
-        ) from error
 
 
 def _schema() -> pyarrow.Schema:

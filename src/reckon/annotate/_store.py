@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from reckon.annotate._records import Labels, put, read_part, write_labels
+from reckon.annotate._records import Labels, read_part, write_labels
 from reckon.errors import InputError, RunError
+from reckon.files import write_file
 from reckon.types import Json
 
 
@@ -28,7 +29,7 @@ class Store:
         if not path.is_file():
             if any(self.folder.glob("labels-*.parquet")):
                 raise InputError(f"{self.folder} holds labels, but no plan.json they were made by; choose another one.")
-            put(path, told.encode())
+            write_file(path, told.encode())
             return
         try:
             known = json.loads(path.read_text())

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from reckon.errors import InputError, MissingError
 from reckon.evaluate import Answers, Comparison, Evaluation, Response, compare, evaluate
+from reckon.files import write_table
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._schema import Frame
-from reckon.runs import EVALUATIONS, Progress, Run, make_table, write_table
+from reckon.runs import EVALUATIONS, Progress, Run, make_table
 from reckon.types import Judges, Metrics, Policy, Rng, Split, Task, Worked
 
 if TYPE_CHECKING:

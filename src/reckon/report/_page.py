@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 
 from reckon import __version__
+from reckon.files import write_file
 from reckon.report._budget import budget, command, in_words
 from reckon.report._curves import curves, figures
 from reckon.report._held_out import HeldOut, held_out
@@ -37,19 +38,12 @@ def write_report(run_folder: str | Path, out: str | Path | None = None, *, budge
 
     Raises:
         MissingError: there is no run.
-        RunError: a file of the run is damaged; names it.
+        RunError: a file of the run is damaged, or the page cannot be written; names it.
     """
     folder = read_folder(Path(run_folder))
     path = folder.path / "report.html" if out is None else Path(out)
-    return write_page(path, render(folder, budget_bytes))
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Puts a page at `path`, whole: whoever has the old one open never sees half of a new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f".{path.name}.half")
-    half.write_text(page, encoding="utf-8", newline="\n")
-    half.replace(path)
+    # Whoever has the old one open never sees half of a new one.
+    write_file(path, render(folder, budget_bytes).encode())
     return path
 
 

@@ -8,8 +8,9 @@ from string import Template
 
 from reckon import __version__
 from reckon.evaluate import SignalBench
+from reckon.files import write_file
 from reckon.report._html import Html, count, inline, join, tag
-from reckon.report._page import content_policy, write_page
+from reckon.report._page import content_policy
 from reckon.report._signals_sections import (
     SECTIONS,
     calibration_section,
@@ -33,8 +34,12 @@ def write_signals(bench: SignalBench, out: str | Path) -> Path:
 
     Returns:
         The file.
+
+    Raises:
+        RunError: the page cannot be written.
     """
-    return write_page(Path(out), render_signals(bench))
+    write_file(Path(out), render_signals(bench).encode())
+    return Path(out)
 
 
 def render_signals(bench: SignalBench) -> str:

@@ -14,6 +14,7 @@ import torch
 
 from reckon.combinations import Level, level
 from reckon.errors import InputError, MissingError, RunError
+from reckon.files import write_file
 from reckon.rewards._combine_ridge import prompt_features, ridge
 from reckon.rewards._tree import restore, states
 from reckon.types import Batch, End, Json, Problem, Reward, Rng, Rollouts, Seen, Sequences, State, Stream, Task
@@ -241,13 +242,7 @@ class ReferenceStore:
                 f"{path} holds other references, and references are never replaced: the target would move. Load them,"
                 " or choose another file."
             )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            half = path.with_name(f".tmp-{path.name}")
-            half.write_text(json.dumps(self.state_dict()), encoding="utf-8")
-            half.replace(path)
-        except OSError as error:
-            raise RunError(f"{path} could not be written ({error.strerror}). Mend that and save again.") from error
+        write_file(path, json.dumps(self.state_dict()).encode())
 
     @classmethod
     def load(cls, path: str | Path, *, model: Model = None) -> ReferenceStore:

@@ -15,7 +15,6 @@ from reckon.runs._tables import (
     read_evaluations,
     read_rollouts,
     rollout_table,
-    write_table,
 )
 
 __all__ = [
@@ -39,5 +38,4 @@ __all__ = [
     "score_responses",
     "tokenize_with",
     "write_responses",
-    "write_table",
 ]

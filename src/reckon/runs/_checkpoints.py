@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from reckon.errors import InputError, MissingError, RunError
-from reckon.runs._files import remove, write_file, write_folder, writing
+from reckon.files import write_file, writing
+from reckon.runs._folders import remove, write_folder
 from reckon.runs._states import read_state, write_state
 from reckon.types import Stateful
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from reckon.errors import InputError, MissingError, RunError
-from reckon.runs._files import write_file, writing
+from reckon.files import write_file, writing
 from reckon.types import Json, Metrics
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from reckon.errors import InputError, RunError
-from reckon.runs._files import write_file
+from reckon.files import write_file
 from reckon.types import Json
 
 

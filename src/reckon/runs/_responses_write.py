@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reckon.errors import InputError
-from reckon.runs._files import write_file
+from reckon.files import write_file, write_table
 from reckon.runs._responses import Responses, Signal
 from reckon.types import Chat, Json
 
@@ -49,8 +49,6 @@ def write_responses(responses: Responses, path: str | Path) -> None:
 
 def _write_parquet(path: Path, columns: dict[str, list[Json]]) -> None:
     import pyarrow
-
-    from reckon.runs._tables import write_table
 
     chats = columns["prompt"]
     if not all(isinstance(chat, str) for chat in chats):  # a column of Parquet is of one type

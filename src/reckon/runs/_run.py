@@ -12,9 +12,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from reckon.errors import InputError, MissingError, RunError
+from reckon.files import write_file, write_table, writing
 from reckon.runs._checkpoints import Checkpoints
 from reckon.runs._environment import changes, environment
-from reckon.runs._files import Lock, remove, tidy, write_file, writing
+from reckon.runs._folders import Lock, remove, tidy
 from reckon.runs._metrics import MetricsFile, Target, check_target, open_targets, read_metrics
 from reckon.runs._recipe import check_same, plain_recipe, read_recipe, write_recipe
 from reckon.runs._tables import (
@@ -25,7 +26,6 @@ from reckon.runs._tables import (
     read_rollouts,
     rollout_table,
     table_step,
-    write_table,
 )
 from reckon.types import Batch, Credit, Json, Metrics, Stream, Verdict
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from reckon.errors import InputError, RunError
-from reckon.runs._files import write_file
 from reckon.types import Batch, Credit, End, Reason, Rollouts, Stream, Verdict
 
 if TYPE_CHECKING:
@@ -112,20 +111,6 @@ def make_table(columns: Cells, schema: Mapping[str, str]) -> pyarrow.Table:
         if len(arrays[-1]) != height:
             raise InputError(f"The column `{name}` has {len(arrays[-1])} rows, and the first column {height}.")
     return pyarrow.Table.from_arrays(arrays, schema=pyarrow.schema(fields))
-
-
-def write_table(path: Path, table: pyarrow.Table) -> None:
-    """Writes Parquet, whole or not at all.
-
-    Raises:
-        RunError: no room, no permission.
-    """
-    import pyarrow
-    import pyarrow.parquet
-
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    write_file(path, sink.getvalue().to_pybytes())
 
 
 def read_rollouts(

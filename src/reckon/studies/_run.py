@@ -20,6 +20,7 @@ from typing import cast
 
 from reckon import __version__
 from reckon.errors import InputError, MissingError, RunError
+from reckon.files import write_file
 from reckon.studies._claims import ByArm, Judged, judge
 from reckon.studies._report import draw, markdown, mean_and_error
 from reckon.studies._study import Measured, Settings, Study, slug
@@ -91,9 +92,10 @@ def run_study(
             done[cell.arm, cell.seed] = measured
     finally:  # also on Ctrl-C: what is finished is told
         results = _results(study, folder, fast, chosen, plan, done)
-        _write(folder / "results.json", jsonlib.dumps(results, indent=1, ensure_ascii=False) + "\n")
+        told = jsonlib.dumps(results, indent=1, ensure_ascii=False) + "\n"
+        write_file(folder / "results.json", told.encode())
         drawn = draw(study, done, folder / "curves.png")
-        _write(folder / "README.md", markdown(results, plot="curves.png" if drawn else None))
+        write_file(folder / "README.md", markdown(results, plot="curves.png" if drawn else None).encode())
     _tell(results, folder, json)
     return results
 
@@ -142,7 +144,7 @@ def _cells(plan: Sequence[_Cell], folder: Path, study: Study) -> Iterator[tuple[
                     "metrics": {key: _number(value) for key, value in fresh.metrics.items()},
                     "curves": {key: [_number(value) for value in curve] for key, curve in fresh.curves.items()},
                 }
-                _write(path, jsonlib.dumps(content) + "\n")
+                write_file(path, (jsonlib.dumps(content) + "\n").encode())
                 measured = _read(path, cell)  # so that a study resumed and one in a single go have the same digits
             assert measured is not None
             yield cell, measured
@@ -245,19 +247,6 @@ def _tell(results: Mapping[str, Json], folder: Path, json: bool) -> None:
     if results["fast"]:
         lines = ["--fast: every line ran; too small for verdicts"]
     sys.stdout.write("\n".join([*lines, f"{folder / 'README.md'}"]) + "\n")
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half = path.with_name(f".tmp-{path.name}")
-        half.write_text(text, encoding="utf-8")
-        half.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"{path} could not be written ({error.strerror}). Mend that and start the study again."
-        ) from error
 
 
 def _number(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, a lock, and errors that name the path and the remedy."""
+"""A run's folders: written whole or not at all, cleaned up after a killed process, and locked."""
 
 from __future__ import annotations
 
@@ -6,65 +6,13 @@ import errno
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from reckon.errors import RunError
+from reckon.files import TEMPORARY, sync, writing
 
-TEMPORARY = ".tmp-"  # a name that begins so is half written, whoever finds it
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _held: set[str] = set()  # POSIX locks do not conflict within one process, so we remember our own
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError of the body into a RunError that names `path` and the remedy."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        if error.errno in _FULL:
-            message = (
-                f"No room left to write {path} ({why}). Free some space and resume the run: "
-                "what was saved before is intact."
-            )
-        elif error.errno in _FORBIDDEN:
-            message = f"No permission to write {path} ({why}). Make it writable, or choose another folder."
-        else:
-            message = f"{path} could not be written ({why}). Mend that and resume: what was saved before is intact."
-        raise RunError(message) from error
-
-
-def sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`, whole or not at all.
-
-    Raises:
-        RunError: no room, no permission.
-    """
-    temporary = path.parent / f"{TEMPORARY}{path.name}"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            remove(temporary)
-            raise
-        sync(path.parent)
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:
