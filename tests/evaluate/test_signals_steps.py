@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 
 from reckon.errors import InputError
-from reckon.evaluate import first_error, first_error_f1, step_scores
+from reckon.evaluate import step_scores
 from reckon.evaluate._signals_steps import step_view
 from reckon.runs import Responses, Signal
 from reckon.types import Problem, Rng, Step
@@ -58,25 +57,6 @@ def test_every_tokens_value_is_in_one_step(pieces, data):
     values = np.arange(1.0, len(pieces) + 1)
     found = step_scores(pieces, values, steps_of(*ends))
     assert np.nansum(found) == values.sum()
-
-
-@pytest.mark.parametrize(
-    ("scores", "first"), [([0.9, 0.2, 0.1], 1), ([0.9, 0.6], -1), ([math.nan, 0.2], 1), ([], -1), ([0.5], -1)]
-)
-def test_the_first_step_under_the_threshold(scores, first):
-    assert first_error(np.array(scores), 0.5) == first
-
-
-def test_f1_by_hand():
-    assert first_error_f1(0.5, 1.0) == pytest.approx(2 / 3)  # 2 * 0.5 * 1 / 1.5
-    assert first_error_f1(0.0, 0.0) == 0
-    assert math.isnan(first_error_f1(math.nan, 1.0))
-
-
-def test_f1_is_scikit_learns_where_precision_and_recall_are_the_two_accuracies():
-    """Recall 3 of 4 and, with one false alarm among 4 calls, precision 3 of 4."""
-    truth, said = [1, 1, 1, 1, 0], [1, 1, 1, 0, 1]
-    assert first_error_f1(0.75, 0.75) == pytest.approx(f1_score(truth, said))
 
 
 def made(truths, scores, problems=None):

@@ -13,6 +13,7 @@ from reckon.evaluate._calibration import (
 )
 from reckon.evaluate._compare import Comparison, compare
 from reckon.evaluate._evaluate import Answers, Evaluation, evaluate
+from reckon.evaluate._first_error import FirstErrors, find_threshold, first_error, first_error_f1
 from reckon.evaluate._probe import PROBES, ProbeResult, probe, probe_texts
 from reckon.evaluate._signals import (
     VERDICT,
@@ -27,7 +28,7 @@ from reckon.evaluate._signals_best import best_of_n, vote_of_n, vote_of_subsets
 from reckon.evaluate._signals_bootstrap import Estimate, bootstrap
 from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs, spearman
 from reckon.evaluate._signals_remarks import WORDS, Remark, Trust
-from reckon.evaluate._signals_steps import first_error, first_error_f1, step_scores
+from reckon.evaluate._signals_steps import step_scores
 from reckon.evaluate._signals_table import bench_json, bench_rows, bench_text
 from reckon.evaluate._statistics import (
     Constant,
@@ -56,6 +57,7 @@ __all__ = [
     "Disagreement",
     "Estimate",
     "Evaluation",
+    "FirstErrors",
     "Interval",
     "Pairs",
     "ProbeResult",
@@ -79,6 +81,7 @@ __all__ = [
     "count_pairs",
     "debiased_error",
     "evaluate",
+    "find_threshold",
     "first_error",
     "first_error_f1",
     "isotonic",

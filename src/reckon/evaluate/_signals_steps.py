@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from reckon.errors import InputError
+from reckon.evaluate._first_error import first_error, first_error_f1, harmonic_mean
 from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs
 from reckon.runs import Responses, Signal
 from reckon.types import Rng, Step
@@ -42,19 +43,7 @@ class StepView:
     @property
     def f1(self) -> float:
         """Harmonic mean of the two (ProcessBench, Zheng et al. 2024, arXiv:2412.06559, section 3); NaN if one is."""
-        return first_error_f1(self.on_wrong, self.on_clean)
-
-
-def first_error_f1(on_wrong: float, on_clean: float) -> float:
-    """Harmonic mean of the accuracy on responses with and without a wrong step; 0 where both are 0."""
-    total = on_wrong + on_clean
-    return 0.0 if total == 0 else 2 * on_wrong * on_clean / total
-
-
-def first_error(scores: np.ndarray, threshold: float) -> int:
-    """The first step whose score is below the threshold, -1 = none; a NaN is no error."""
-    below = np.flatnonzero(scores < threshold)
-    return int(below[0]) if len(below) else -1
+        return harmonic_mean(self.on_wrong, self.on_clean)
 
 
 def step_scores(
@@ -144,36 +133,38 @@ def _hits(
     scores: Sequence[np.ndarray | None], truth: Sequence[np.ndarray], judged: Sequence[int], unit: np.ndarray, rng: Rng
 ) -> np.ndarray:
     """[N]: whether the first error was found, by a threshold fitted on the other half of the problems."""
-    hits = np.full(len(scores), np.nan)
-    names = np.unique(unit[judged])
+    rows = np.array(judged)
+    names = np.unique(unit[rows])
     half = rng.numpy().permutation(len(names)) % 2
-    side = {int(name): int(h) for name, h in zip(names.tolist(), half.tolist(), strict=True)}
-    first = {i: first_error(truth[i], 0.5) for i in judged}
+    side = half[np.searchsorted(names, unit[rows])]
+    own = _padded([row for i in judged if (row := scores[i]) is not None])  # a row that is judged has scores
+    first = first_error(_padded([truth[i] for i in judged]), 0.5)
+    hits = np.full(len(scores), np.nan)
     for part in (0, 1):
-        fit = [i for i in judged if side[int(unit[i])] != part]
-        threshold = _threshold([(scores[i], first[i]) for i in fit])  # type: ignore[misc]
-        for i in judged:
-            own = scores[i]
-            if side[int(unit[i])] == part and own is not None and fit:
-                hits[i] = float(first_error(own, threshold) == first[i])
+        here, fit = side == part, side != part
+        if fit.any():
+            hits[rows[here]] = first_error(own[here], _threshold(own[fit], first[fit])) == first[here]
     return hits
 
 
-def _threshold(rows: Sequence[tuple[np.ndarray, int]], most: int = 64) -> float:
-    """The threshold of the best F1 among quantiles of the scores; the lowest of equals."""
-    if not rows:
-        return -math.inf
-    known = np.concatenate([scores[np.isfinite(scores)] for scores, _ in rows])
+def _threshold(scores: np.ndarray, first: np.ndarray, most: int = 64) -> float:
+    """The threshold of the best F1 among quantiles of the scores [n, H]; the lowest of equals."""
+    known = scores[np.isfinite(scores)]
+    quantiles = np.unique(np.quantile(known, np.linspace(0, 1, most))).tolist() if len(known) else []
     best, chosen = -1.0, -math.inf
-    for candidate in (
-        [-math.inf, *np.unique(np.quantile(known, np.linspace(0, 1, most))).tolist()] if len(known) else []
-    ):
-        hit = np.array([first_error(scores, candidate) == first for scores, first in rows], dtype=np.float64)
-        wrong = np.array([first >= 0 for _, first in rows])
-        f1 = first_error_f1(_mean(hit[wrong]), _mean(hit[~wrong]))
+    for candidate in [-math.inf, *quantiles]:
+        f1 = first_error_f1(first_error(scores, candidate), first).f1
         if f1 > best:
             best, chosen = f1, candidate
     return chosen
+
+
+def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """[n, H] of rows of different lengths, NaN behind them."""
+    out = np.full((len(rows), max(len(row) for row in rows)), np.nan)
+    for place, row in enumerate(rows):
+        out[place, : len(row)] = row
+    return out
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,7 +1,6 @@
 """Choosing among responses, and searching for one step by step."""
 
 from reckon.search._beam import Beam, Continues, HeadValues, Searched, Values, beam_search
-from reckon.search._first_error import FirstErrors, find_threshold, first_error, first_error_f1
 from reckon.search._select import (
     best_of_n,
     expected_best_of_n,
@@ -16,7 +15,6 @@ __all__ = [
     "BestOfN",
     "Continues",
     "Curve",
-    "FirstErrors",
     "HeadValues",
     "Searched",
     "Values",
@@ -25,9 +23,6 @@ __all__ = [
     "best_of_n_table",
     "expected_best_of_n",
     "expected_vote",
-    "find_threshold",
-    "first_error",
-    "first_error_f1",
     "table_sizes",
     "vote",
     "vote_weights",

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from reckon.annotate import Labels, step_rows
-from reckon.evaluate import auc
+from reckon.evaluate import auc, find_threshold, first_error, first_error_f1
 from reckon.fit import (
     KTO,
     Example,
@@ -33,7 +33,7 @@ from reckon.fit import (
     shuffled,
 )
 from reckon.models import LanguageModel, Optimization
-from reckon.search import expected_best_of_n, expected_vote, find_threshold, first_error, first_error_f1
+from reckon.search import expected_best_of_n, expected_vote
 from reckon.studies._implicit_prm_texts import CANDIDATES, SPLITTER, World, Written, first_rows
 from reckon.types import End, Rng
 

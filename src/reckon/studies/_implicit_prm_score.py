@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reckon.evaluate import find_threshold, first_error, first_error_f1
 from reckon.preferences import dpo, kto, kto_kl, nca, outcome_ce, step_ce
-from reckon.search import best_of_n, find_threshold, first_error, first_error_f1, vote
+from reckon.search import best_of_n, vote
 from reckon.studies._implicit_prm_world import Traces
 from reckon.types import Rng
 

@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from reckon.annotate import Drawing, Labels, label_prefixes
+from reckon.evaluate import first_error
 from reckon.fit import CachedReference, sft
 from reckon.models import LanguageModel, Optimization, Sampling, tiny
 from reckon.samplers import All, collect
-from reckon.search import first_error
 from reckon.steps import Pattern
 from reckon.studies._study import Settings
 from reckon.tasks import ChainArithmetic

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from reckon.errors import InputError
-from reckon.search import find_threshold, first_error, first_error_f1
+from reckon.evaluate import find_threshold, first_error, first_error_f1
+from reckon.evaluate._first_error import harmonic_mean
 
 NAN = math.nan
 
 
 def test_first_errors_by_hand():
-    scores = [[0.5, -0.2, -0.4], [0.9, 0.1, NAN], [-1.0, NAN, NAN], [NAN, NAN, NAN]]
-    assert first_error(scores, 0.0).tolist() == [1, -1, 0, -1]
-    # sums .5 .3 -.1; .9 1.0; -1
-    assert first_error(scores, 0.0, accumulate=True).tolist() == [2, -1, 0, -1]
-    assert first_error(scores, 0.1).tolist() == [1, -1, 0, -1]  # equal is not under
+    scores = [[0.5, -0.2, -0.4], [0.9, 0.1, NAN], [-1.0, NAN, NAN], [NAN, NAN, NAN], [NAN, -0.1, 0.2]]
+    assert first_error(scores, 0.0).tolist() == [1, -1, 0, -1, 1]
+    # sums .5 .3 -.1; .9 1.0; -1; none behind a NaN
+    assert first_error(scores, 0.0, accumulate=True).tolist() == [2, -1, 0, -1, -1]
+    assert first_error(scores, 0.1).tolist() == [1, -1, 0, -1, 1]  # equal is not under
     assert first_error(np.zeros((2, 0)), 0.0).tolist() == [-1, -1]
 
 
@@ -31,6 +33,18 @@ def test_f1_by_hand():
     assert math.isnan(first_error_f1([0], [0]).f1)
     with pytest.raises(InputError, match="one for each"):
         first_error_f1([0], [0, 1])
+
+
+def test_the_harmonic_mean_by_hand():
+    assert harmonic_mean(0.5, 1.0) == pytest.approx(2 / 3)  # 2 * 0.5 * 1 / 1.5
+    assert harmonic_mean(0.0, 0.0) == 0
+    assert math.isnan(harmonic_mean(math.nan, 1.0))
+
+
+def test_f1_is_scikit_learns_where_precision_and_recall_are_the_two_accuracies():
+    """Recall 3 of 4 and, with one false alarm among 4 calls, precision 3 of 4."""
+    truth, said = [1, 1, 1, 1, 0], [1, 1, 1, 0, 1]
+    assert harmonic_mean(0.75, 0.75) == pytest.approx(f1_score(truth, said))
 
 
 rows = st.lists(

@@ -1,4 +1,4 @@
-"""Where a response first goes wrong, from scores of its steps. Only NumPy."""
+"""Where a response first goes wrong, from scores of its steps."""
 
 from __future__ import annotations
 
@@ -56,14 +56,18 @@ def first_error_f1(predicted: ArrayLike, truth: ArrayLike) -> FirstErrors:
     hit, wrong = said == true, true != CLEAN
     erroneous = float(hit[wrong].mean()) if wrong.any() else np.nan
     clean = float(hit[~wrong].mean()) if (~wrong).any() else np.nan
-    total = erroneous + clean
     return FirstErrors(
-        f1=0.0 if total == 0 else 2 * erroneous * clean / total,
+        f1=harmonic_mean(erroneous, clean),
         erroneous=erroneous,
         clean=clean,
         n_erroneous=int(wrong.sum()),
         n_clean=int((~wrong).sum()),
     )
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """Of two shares; 0 where both are 0, NaN where one is."""
+    return 0.0 if a + b == 0 else 2 * a * b / (a + b)
 
 
 def find_threshold(step_scores: ArrayLike, truth: ArrayLike, accumulate: bool = False) -> float:
