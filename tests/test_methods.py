@@ -8,10 +8,10 @@ import pytest
 from reckon.errors import InputError
 from reckon.losses import Objectives, PolicyGradient, ValueLoss
 from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, ppo, reinforce, rloo, rule_reasoner
-from reckon.recipe import Recipe, methods_table, snake_case
+from reckon.recipe import Recipe, methods_table
 from reckon.rewards import as_reward
 from reckon.samplers import DomainSampler, Uniform
-from reckon.types import Problem, Verdict
+from reckon.types import Problem, Verdict, snake_case
 
 
 @dataclass(frozen=True)

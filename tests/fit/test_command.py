@@ -16,7 +16,7 @@ from reckon.fit import KINDS, CachedReference, ImplicitCE, Settings, fit_command
 from reckon.models import Lora, load_model, tiny
 from reckon.rewards import SequenceClassifier, load_judge
 from reckon.runs import read_metrics
-from reckon.types import Problem
+from reckon.types import Problem, snake_case
 
 QUICK = {"batch": 4, "dev": 0.3, "lr": 1e-3, "dtype": "float32", "device": "cpu"}
 
@@ -57,11 +57,6 @@ def write(path, rows):
     return path
 
 
-def kind_of(judge):
-    """ImplicitReward -> implicit_reward."""
-    return "".join(f"_{c.lower()}" if c.isupper() else c for c in type(judge).__name__).lstrip("_")
-
-
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_kind_knows_how_many_rows_its_loss_needs(kind):
     reference = CachedReference(None)
@@ -86,7 +81,7 @@ def test_every_kind_fits_and_says_what_it_made(kind, small, tmp_path):
         assert judge["about"] == about
         assert judge.get("reference") == (small if "reference" in entry.reads else None)
         assert judge.get("beta") == (entry.beta or None)
-        assert entry.judge == kind_of(load_judge(path.parent, device="cpu"))
+        assert entry.judge == snake_case(type(load_judge(path.parent, device="cpu")).__name__)
     lines = read_metrics(tmp_path / "out")
     assert [line["step"] for line in lines] == list(range(found.steps + 1))
     assert min(line["dev/loss"] for line in lines[1:] if "dev/loss" in line) == pytest.approx(found.metrics["dev/loss"])

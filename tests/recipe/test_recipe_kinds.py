@@ -3,7 +3,8 @@
 import pytest
 
 from reckon.errors import InputError
-from reckon.recipe import KINDS, describe, load_kind, make_task, open_target, settings, snake_case
+from reckon.recipe import KINDS, describe, load_kind, make_task, open_target, settings
+from reckon.types import snake_case
 
 
 @pytest.mark.parametrize(("role", "kind"), [(role, kind) for role, kinds in KINDS.items() for kind in kinds])

@@ -1,7 +1,7 @@
 """A run as a YAML file: which parts, with which settings. Checked before anything is loaded."""
 
 from reckon.recipe._judges import fit_settings, open_judges, open_references, open_verifiers
-from reckon.recipe._kinds import KINDS, Role, load_kind, snake_case
+from reckon.recipe._kinds import KINDS, Role, load_kind
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._running import (
     Outcome,
@@ -38,7 +38,6 @@ __all__ = [
     "resume_run",
     "run_recipe",
     "settings",
-    "snake_case",
     "task_of",
     "warmed_policy",
     "write_evaluation",

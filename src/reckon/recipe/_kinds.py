@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -12,14 +11,10 @@ from typing import Literal, TypeAlias
 from reckon.errors import ReckonError
 from reckon.recipe._document import Document, Keys, did_you_mean
 from reckon.recipe._settings import dotted, located
+from reckon.types import snake_case
 
 Role: TypeAlias = Literal["task", "sampler", "keep", "reward", "advantage", "objective"]
 Target: TypeAlias = Callable[..., object]
-
-
-def snake_case(name: str) -> str:
-    """DropEqualGroups as a recipe writes it: drop_equal_groups."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _of(module: str, *classes: str) -> dict[str, str]:

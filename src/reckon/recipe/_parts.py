@@ -10,7 +10,7 @@ from functools import partial
 
 import reckon.types as nouns
 from reckon.recipe._document import Document, Keys
-from reckon.recipe._kinds import KINDS, Role, Target, find, load_kind, own_callable, own_kind, snake_case
+from reckon.recipe._kinds import KINDS, Role, Target, find, load_kind, own_callable, own_kind
 from reckon.recipe._settings import (
     INJECTED,
     arguments,
@@ -138,7 +138,7 @@ def read_part(document: Document, keys: Keys, role: Role, value: Json, preset: P
 
 def part_of(role: Role, instance: object, keys: Keys) -> Part:
     """The recipe's view of a part that a preset made: its kind and its settings, read off its attributes."""
-    kind = snake_case(type(instance).__name__)
+    kind = nouns.snake_case(type(instance).__name__)
     target = load_kind(role, kind)
     # A part that is no dataclass may keep a setting under another name; presets leave those at their defaults.
     values = {

@@ -31,8 +31,7 @@ from reckon.rewards._combine_parts import (
 )
 from reckon.rewards._function import Function
 from reckon.rewards._references import ReferenceStore, as_references, levels_of, references_state, restore_references
-from reckon.rewards._tree import _snake
-from reckon.types import Reward, State
+from reckon.types import Reward, State, snake_case
 
 
 class _Property(Node):
@@ -212,5 +211,5 @@ def _name(part: Reward) -> str:
         return f"not_{_name(part.reward)}"
     if isinstance(part, Centered | Probability):
         return _name(part.reward)
-    kind = _snake(type(part).__name__)
+    kind = snake_case(type(part).__name__)
     return f"{kind}_of_{'_'.join(part.parts)}" if isinstance(part, And | Or) else kind

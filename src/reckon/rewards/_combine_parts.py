@@ -10,8 +10,8 @@ import torch
 
 from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
-from reckon.rewards._tree import _snake, assess, check_stream, reports, restore, states
-from reckon.types import Batch, Metrics, Reward, Rng, State, Stream
+from reckon.rewards._tree import assess, check_stream, reports, restore, states
+from reckon.types import Batch, Metrics, Reward, Rng, State, Stream, snake_case
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ class Node:
     @property
     def _kind(self) -> str:
         """What a recipe calls it: the name of its stream, and of the node in errors."""
-        return _snake(type(self).__name__)
+        return snake_case(type(self).__name__)
 
     def _streams(self, asking: Asking) -> dict[str, Stream]:
         said = self._said(asking)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -15,7 +14,7 @@ from reckon.advantages import sum_known
 from reckon.costs import spending
 from reckon.errors import InputError, RunError
 from reckon.rewards._function import Function, RewardFunction
-from reckon.types import Batch, LearningReward, Metrics, Reporting, Reward, Rng, State, Stateful, Stream
+from reckon.types import Batch, LearningReward, Metrics, Reporting, Reward, Rng, State, Stateful, Stream, snake_case
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -156,7 +155,7 @@ def as_reward(
     if isinstance(reward, Mapping):
         return Sum({name: _part(name, part) for name, part in reward.items()})
     part = _part(None, reward)
-    return Sum({part.name if isinstance(part, Function) else _snake(type(part).__name__): part})
+    return Sum({part.name if isinstance(part, Function) else snake_case(type(part).__name__): part})
 
 
 def assess(part: Reward, batch: Batch, rng: Rng) -> Mapping[str, Stream]:
@@ -227,10 +226,6 @@ def _part(name: str | None, part: Reward | RewardFunction) -> Reward:
         return Function(part)
     what = "a reward" if name is None else f"the reward {name!r}"
     raise InputError(f"{what} is of type {type(part).__name__}; it must be a reward with `score`, or a function.")
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def _nearest(name: str, tree: Sum) -> str:

@@ -4,6 +4,7 @@ Sizes in shape comments: N responses, T tokens of the longest response, G prompt
 Every mask is True where it counts. Log-probabilities are natural logarithms in float32.
 """
 
+from reckon.types._names import snake_case
 from reckon.types._nouns import (
     Batch,
     Chat,
@@ -92,4 +93,5 @@ __all__ = [
     "Want",
     "Worked",
     "check_shapes",
+    "snake_case",
 ]
