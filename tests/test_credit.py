@@ -7,51 +7,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credit_batches import batch_of, same, stream
 from reckon.credit import BatchMean, GroupNormalized, LeaveOneOut, RunningMean, credit_metrics, earnings, spread
 from reckon.errors import InputError
-from reckon.types import Batch, Problem, Rollouts, Seen, Sequences, Stateful, Stream
+from reckon.types import Stateful, Stream
 
 slow_start = settings(deadline=None)  # torch's first call takes longer than hypothesis allows an example
 NAN = math.nan
 PARTS = [GroupNormalized(), GroupNormalized(std=False), LeaveOneOut(), BatchMean(), RunningMean()]
 every_part = pytest.mark.parametrize("part", PARTS, ids=repr)
-
-
-def batch_of(group, lengths, *, width=None, train=None):
-    """A batch whose responses have these lengths; what its tokens and texts are does not matter here."""
-    group, lengths = torch.tensor(group), torch.tensor(lengths)
-    n, width = len(group), width or int(lengths.max())
-    mask = torch.arange(width) < lengths[:, None]
-    problems = tuple(Problem(id=str(g), prompt="?") for g in range(int(group.max()) + 1))
-    rollouts = Rollouts(
-        seq=Sequences(
-            prompts=tuple(torch.tensor([1]) for _ in problems),
-            group=group,
-            tokens=torch.zeros(n, width, dtype=torch.int64),
-            mask=mask,
-        ),
-        problems=problems,
-        text=("",) * n,
-        pieces=((),) * n,
-        logprobs=torch.zeros(n, width),
-        end=torch.zeros(n, dtype=torch.int64),
-    )
-    nothing = torch.zeros(0)
-    return Batch(
-        rollouts=rollouts,
-        outcome=torch.zeros(n),
-        train=torch.ones(n, dtype=torch.bool) if train is None else torch.tensor(train),
-        seen=Seen(problems=(), outcome=nothing, lengths=nothing.long(), end=nothing.long(), rounds=1, wanted=1, kept=1),
-        step=0,
-    )
-
-
-def stream(values, kind="reward", train=True):
-    return Stream(values=torch.tensor(values, dtype=torch.float32), kind=kind, train=train)
-
-
-def same(found, wanted, tolerance=1e-6):
-    torch.testing.assert_close(found, torch.as_tensor(wanted, dtype=found.dtype), rtol=tolerance, atol=tolerance)
 
 
 # Where a reward goes

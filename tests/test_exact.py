@@ -5,15 +5,15 @@ Every run here is a real one of a one-layer model: warm-up, sampling, checking, 
 
 import json
 import multiprocessing
-import os
 import time
-from pathlib import Path
+from contextlib import chdir
 
 import numpy as np
 import pyarrow.parquet
 import pytest
 
-from reckon.cli import main
+import whole_runs
+from whole_runs import checkpoint, made_once, train
 
 OWN = '''
 import os, signal
@@ -78,37 +78,18 @@ def home(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("exact")
     (folder / "own.py").write_text(OWN)
     (folder / "exact.yaml").write_text(RECIPE.format(model=small_model))
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with chdir(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def trained(home):
-    """trained(*settings) -> the folder of a whole run with these settings, made once."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def run(*settings):
-        if settings not in made:
-            made[settings] = home / f"whole-{len(made)}"
-            assert train("exact.yaml", *settings, "--out", str(made[settings])) == 0
-        return made[settings]
-
-    return run
-
-
-def train(*arguments):
-    return main(["train", *arguments, "--quiet"])
+    return made_once(home, "exact.yaml")
 
 
 def metrics(folder):
     """The metrics of each step; what it cost is no business of the recipe's."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [
-        {k: repr(v) for k, v in line.items() if not k.startswith(("seconds", "time/", "memory/", "computed/"))}
-        for line in lines
-    ]
+    return whole_runs.metrics(folder, (*whole_runs.CLOCK, "computed/"))
 
 
 def series(folder, name):
@@ -120,17 +101,12 @@ def tables(folder):
     return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.glob("*/*.parquet"))}
 
 
-def weights(folder, step=6):
-    """The files of a checkpoint: weights, moments, positions and baselines."""
-    return {path.name: path.read_bytes() for path in (folder / "checkpoints" / f"step-{step:06}").iterdir()}
-
-
 def assert_same_run(one, other):
     assert metrics(one) == metrics(other)
     assert tables(one).keys() == tables(other).keys()
     for name, content in tables(one).items():
         assert content == tables(other)[name], f"{name} differs"
-    assert weights(one) == weights(other)
+    assert checkpoint(one) == checkpoint(other)
     assert (one / "checkpoints" / "best").read_text() == (other / "checkpoints" / "best").read_text()
 
 
@@ -161,24 +137,24 @@ def test_the_variants_do_what_they_are_here_for(trained):
     plain = trained()
     assert max(series(plain, "policy/grad_norm")) > 0
     assert min(series(plain, "advantage/zero_groups")) < 1
-    assert weights(plain) != weights(plain, step=4)
+    assert checkpoint(plain) != checkpoint(plain, step=4)
     assert max(series(trained(*VARIANTS["reference"]), "policy/kl")) > 1e-4
     assert series(trained(*VARIANTS["mini-batches"]), "policy/steps") == [4.0] * 6
-    assert "advantage.json" in weights(trained(*VARIANTS["memory of the advantage"]))
+    assert "advantage.json" in checkpoint(trained(*VARIANTS["memory of the advantage"]))
     shared, own = trained(*VARIANTS["critic"]), trained(*VARIANTS["critic of its own"])
-    assert b"value_head" in weights(shared)["policy.safetensors"]
+    assert b"value_head" in checkpoint(shared)["policy.safetensors"]
     coefs = series(shared, "reward/kl/coef")
     assert len(set(coefs)) == 6
-    assert b"value_head" not in weights(own)["policy.safetensors"]
-    assert b"value_head" in weights(own)["advantage.safetensors"]
+    assert b"value_head" not in checkpoint(own)["policy.safetensors"]
+    assert b"value_head" in checkpoint(own)["advantage.safetensors"]
     assert series(own, "policy/steps") == [0.0] + [1.0] * 5
     assert series(own, "critic/steps") == [6.0] * 6
     domains = trained(*VARIANTS["domains"])
-    assert "sampler.json" in weights(domains)
+    assert "sampler.json" in checkpoint(domains)
     assert len(set(series(domains, "sampler/weight/easy"))) > 3
     adapters = trained(*VARIANTS["adapters"])
-    assert b"lora_A" in weights(adapters)["policy.safetensors"]
-    assert b"embed_tokens" not in weights(adapters)["policy.safetensors"]
+    assert b"lora_A" in checkpoint(adapters)["policy.safetensors"]
+    assert b"embed_tokens" not in checkpoint(adapters)["policy.safetensors"]
     assert max(series(trained(*VARIANTS["refill"]), "keep/rounds")) > 1
 
 
@@ -216,7 +192,7 @@ def test_a_killed_process_loses_nothing_that_was_saved(home):
     assert process.exitcode == 0
     assert metrics(broken) == metrics(whole)
     assert tables(broken) == tables(whole)
-    assert weights(broken, 30) == weights(whole, 30)
+    assert checkpoint(broken, 30) == checkpoint(whole, 30)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +211,7 @@ def test_a_killed_process_loses_nothing_that_was_saved(home):
 def test_a_reward_that_is_only_watched_is_as_if_it_were_not_there(trained, method, added):
     without, beside = trained(f"method={method}"), trained(f"method={method}", added)
     assert any(series(beside, "reward/extra/mean")) != ("coef: 0}" in added)
-    assert weights(beside)["policy.safetensors"] == weights(without)["policy.safetensors"]
+    assert checkpoint(beside)["policy.safetensors"] == checkpoint(without)["policy.safetensors"]
     for one, other in zip(metrics(without), metrics(beside), strict=True):
         assert one == {name: value for name, value in other.items() if not name.startswith("reward/extra/")}
 
@@ -245,7 +221,7 @@ def test_a_reward_that_is_only_watched_is_as_if_it_were_not_there(trained, metho
 def test_an_objective_of_coefficient_0_is_as_if_it_were_not_there(trained, added, place):
     both = {"before": f"{{extra: {added}, ratio: clipped_ratio}}", "after": f"{{ratio: clipped_ratio, extra: {added}}}"}
     without, beside = trained(), trained(f"objective={both[place]}")
-    assert weights(beside)["policy.safetensors"] == weights(without)["policy.safetensors"]
+    assert checkpoint(beside)["policy.safetensors"] == checkpoint(without)["policy.safetensors"]
     watched = {"policy/kl", "policy/entropy"}
     assert watched & set(metrics(beside)[1])
     for one, other in zip(metrics(without), metrics(beside), strict=True):
@@ -268,7 +244,7 @@ def test_the_seed_decides(home, trained):
     assert train("exact.yaml", "seed=0", "--out", "again") == 0
     assert_same_run(home / "again", trained())
     other = trained("seed=1")
-    assert weights(other) != weights(trained())
+    assert checkpoint(other) != checkpoint(trained())
     texts = [
         pyarrow.parquet.read_table(run / "rollouts" / "step-000001.parquet")["text"].to_pylist()
         for run in (other, trained())

@@ -7,11 +7,12 @@ from functools import partial
 import pytest
 import torch
 
+from credit_batches import batch_of, same, stream
 from reckon.credit import GAE, earnings
 from reckon.errors import InputError
 from reckon.losses import ClippedRatio, Objectives, ValueLoss
 from reckon.models.table import Action, TablePolicy
-from reckon.types import Batch, Outputs, Problem, Reporting, Rng, Rollouts, Seen, Sequences, Stateful, Stream
+from reckon.types import Batch, Outputs, Problem, Reporting, Rng, Seen, Stateful, Stream
 
 NAN = math.nan
 SGD = partial(torch.optim.SGD, lr=0.5)
@@ -40,44 +41,6 @@ class Fixed:
         self.values = state["values"]
 
 
-def batch_of(group, lengths, *, width=None, before=0, train=None, step=0):
-    """Responses of these lengths; `before` tokens of a given prefix come first."""
-    group, lengths = torch.tensor(group), torch.tensor(lengths)
-    n, width = len(group), before + (width or int(lengths.max()))
-    place = torch.arange(width)
-    mask = (place >= before) & (place < before + lengths[:, None])
-    problems = tuple(Problem(id=str(g), prompt="?") for g in range(int(group.max()) + 1))
-    rollouts = Rollouts(
-        seq=Sequences(
-            prompts=tuple(torch.tensor([1]) for _ in problems),
-            group=group,
-            tokens=torch.zeros(n, width, dtype=torch.int64),
-            mask=mask,
-        ),
-        problems=problems,
-        text=("",) * n,
-        pieces=((),) * n,
-        logprobs=torch.zeros(n, width),
-        end=torch.zeros(n, dtype=torch.int64),
-    )
-    nothing = torch.zeros(0)
-    return Batch(
-        rollouts=rollouts,
-        outcome=torch.zeros(n),
-        train=torch.ones(n, dtype=torch.bool) if train is None else torch.tensor(train),
-        seen=Seen(problems=(), outcome=nothing, lengths=nothing.long(), end=nothing.long(), rounds=1, wanted=1, kept=1),
-        step=step,
-    )
-
-
-def stream(values, kind="reward", train=True):
-    return Stream(values=torch.tensor(values, dtype=torch.float32), kind=kind, train=train)
-
-
-def same(found, wanted, tolerance=1e-5):
-    torch.testing.assert_close(found, torch.as_tensor(wanted, dtype=found.dtype), rtol=tolerance, atol=tolerance)
-
-
 # What is credited
 
 
@@ -92,7 +55,7 @@ def test_the_score_is_earned_by_the_last_token_and_the_charge_by_each():
     same(credit.returns, [[1.8692, 1.9360, 1.98]])
     same(credit.values, VALUES)
     white = GAE(critic=Fixed(VALUES), whiten=True)(batch, {"score": stream([2.0]), "kl": stream(CHARGE)})
-    same(white.advantages, [[1.05918, -0.13138, -0.92781]])
+    same(white.advantages, [[1.05918, -0.13138, -0.92781]], 1e-5)
     same(white.returns, credit.returns)  # of the advantages before they were whitened
     to_go = GAE(critic=Fixed(VALUES), lam=1.0)(batch, {"score": stream([2.0]), "kl": stream(CHARGE)})
     same(to_go.advantages, [[1.475, 1.185, 0.98]])
@@ -155,7 +118,7 @@ def test_context_rows_have_a_say_in_whitening_and_train_nothing():
     """Returns 1 and 0 at single tokens: mean 1/2, variance 1/2."""
     batch = batch_of([0, 0], [1, 1], train=[True, False])
     found = GAE(critic=Fixed(torch.zeros(2, 1)), whiten=True)(batch, {"r": stream([1.0, 0.0])})
-    same(found.advantages, [[1 / math.sqrt(2)], [0]])
+    same(found.advantages, [[1 / math.sqrt(2)], [0]], 1e-5)
     assert found.mask.tolist() == [[True], [False]]
 
 
@@ -182,7 +145,7 @@ def test_whitened_rewards_keep_their_mean():
     """Rewards 0, 0, 3 of one response: mean 1, deviation sqrt(3): 1 - 1/sqrt(3) twice, and 1 + 2/sqrt(3)."""
     found = GAE(critic=Fixed(torch.zeros(1, 3)), lam=0.0, whiten_rewards=True)(batch_of([0], [3]), {"r": stream([3.0])})
     low = 1 - 1 / math.sqrt(3)
-    same(found.advantages, [[low, low, 1 + 2 / math.sqrt(3)]])
+    same(found.advantages, [[low, low, 1 + 2 / math.sqrt(3)]], 1e-5)
 
 
 # A critic of its own

@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-from pathlib import Path
+from contextlib import chdir
 
 import pytest
 import torch
 
-from reckon.cli import main
+from credit_batches import batch_of
 from reckon.errors import InputError
 from reckon.methods import prime
 from reckon.models import Optimization
@@ -17,7 +17,7 @@ from reckon.rewards import OnlineImplicitReward
 from reckon.samplers import AccuracyBand
 from reckon.tasks import ChainArithmetic
 from reckon.types import Refill, Rng, Use
-from test_credit import batch_of
+from whole_runs import checkpoint, made_once, metrics, train
 
 RECIPE = """\
 model: {{name: "{model}", dtype: float32}}
@@ -82,38 +82,13 @@ def test_its_parts_are_the_papers():
 def home(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("prime")
     (folder / "prime.yaml").write_text(RECIPE.format(model=small_model))
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with chdir(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def trained(home):
-    """trained(*settings) -> the folder of a whole run with these settings, made once."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def run(*settings):
-        if settings not in made:
-            made[settings] = home / f"whole-{len(made)}"
-            assert train("prime.yaml", *settings, "--out", str(made[settings])) == 0
-        return made[settings]
-
-    return run
-
-
-def train(*arguments):
-    return main(["train", *arguments, "--quiet"])
-
-
-def metrics(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "time/", "memory/")
-    return [{k: repr(v) for k, v in line.items() if not k.startswith(clock)} for line in lines]
-
-
-def checkpoint(folder, step):
-    return {path.name: path.read_bytes() for path in (folder / "checkpoints" / f"step-{step:06}").iterdir()}
+    return made_once(home, "prime.yaml")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

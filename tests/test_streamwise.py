@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from credit_batches import batch_of, same, stream
 from reckon import advantages
 from reckon.credit import LeaveOneOut, Streamwise
 from reckon.errors import InputError
 from reckon.types import Stream
-from test_credit import batch_of, same, stream
 
 NAN = math.nan
 slow_start = hypothesis_settings(deadline=None)
