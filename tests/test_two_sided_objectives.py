@@ -8,12 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from credit_batches import same
+from loss_batches import Fixed, batch_of, credit_of
 from reckon.errors import InputError
 from reckon.losses import ClonePositives, KLPenalty, Objectives, PolicyGradient, WeightedNegatives
 from reckon.models.table import Action, TablePolicy
 from reckon.objectives import kl, policy_gradient, self_ratio
 from reckon.types import Credit, Outputs, Problem, Rng
-from test_losses import Fixed, batch_of, credit_of, same
 
 NAN = math.nan
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from letters import gather, make
 
 from reckon.samplers import Chain, DropTruncated, OnePair, Refill
 from reckon.types import End, Rng, Use
-from test_samplers import gather, make
 
 NAN = float("nan")
 DROP, CONTEXT, TRAIN = int(Use.DROP), int(Use.CONTEXT), int(Use.TRAIN)
