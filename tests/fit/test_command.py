@@ -12,11 +12,20 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from reckon.errors import InputError, MissingError, ReckonError, RunError
-from reckon.fit import KINDS, CachedReference, ImplicitCE, Settings, fit_command
+from reckon.fit import (
+    KINDS,
+    CachedReference,
+    ImplicitCE,
+    OutcomeBCE,
+    Settings,
+    by_prompt,
+    fit_command,
+    read_examples,
+)
 from reckon.models import Lora, load_model, tiny
 from reckon.rewards import SequenceClassifier, load_judge
 from reckon.runs import read_metrics
-from reckon.types import Problem, snake_case
+from reckon.types import Problem, Rng, snake_case
 
 QUICK = {"batch": 4, "dev": 0.3, "lr": 1e-3, "dtype": "float32", "device": "cpu"}
 
@@ -177,14 +186,26 @@ def test_pairs_are_made_of_labelled_responses(small, tmp_path):
     assert "8 pairs were made of 16 responses to 8 prompts." in found.told
 
 
-def test_rows_together_give_another_order_of_the_same_rows(small, tmp_path):
-    """With the prompts together a step has fewer of them, so what is learned differs; it is not the shuffle."""
-    ends = []
-    for name, together in (("apart", False), ("together", True)):
-        settings = Settings(**QUICK, together=together)
-        fit_command("outcome-bce", rows_of("unpaired"), small, tmp_path / name, settings, show="nothing")
-        ends.append(load_file(tmp_path / name / "model" / "value_head.safetensors"))
-    assert any(not torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+def test_rows_together_are_learned_prompt_by_prompt(small, tmp_path, monkeypatch):
+    """Eight prompts of two rows, four rows to a step: prompts in an order of chance, each with both its rows."""
+    prepare, steps = OutcomeBCE.prepare, []
+
+    def noting(self, model, rows):
+        steps.append([(row.problem.prompt, row.label) for row in rows])
+        return prepare(self, model, rows)
+
+    monkeypatch.setattr(OutcomeBCE, "prepare", noting)
+    settings = Settings(**{**QUICK, "dev": 0.0}, together=True)
+    fit_command("outcome-bce", rows_of("unpaired"), small, tmp_path / "together", settings, show="nothing")
+    assert [[f"{prompt[0]}{'-+'[int(label)]}" for prompt, label in step] for step in steps] == [
+        ["6+", "6-", "1+", "1-"],
+        ["7+", "7-", "4+", "4-"],
+        ["5-", "5+", "0-", "0+"],
+        ["2+", "2-", "3+", "3-"],
+    ]
+    rows = read_examples(rows_of("unpaired"), "unpaired").rows
+    by_step = [place for step in steps for place in step]
+    assert by_step == [(rows[place].problem.prompt, rows[place].label) for place in by_prompt(rows, Rng((0, "fit", 0)))]
 
 
 def test_adapters_share_the_reference_and_are_merged(small, tmp_path):
