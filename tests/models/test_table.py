@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reckon.errors import InputError
-from reckon.models.table import Action, TablePolicy
+from reckon.models.table import Action, TablePolicy, draw
 from reckon.types import Batch, Credit, End, Problem, Rng, Seen
 
 RNG = Rng((3, "policy"))
@@ -63,6 +63,13 @@ def batch_of(rollouts, advantages):
 
 def test_probabilities():
     assert three().probabilities()[0].tolist() == pytest.approx([1 / 2, 1 / 3, 1 / 6])
+
+
+def test_draws_by_hand():
+    """Heights 1/2, 5/6, 1; and 0, 1, 1: what has no probability is never drawn."""
+    laws = torch.tensor([[3.0, 2.0, 1.0], [0.0, 2.0, 0.0]])
+    uniforms = torch.tensor([[0.0, 0.49, 0.5, 0.83, 0.84, 0.99]] * 2, dtype=torch.float64)
+    assert draw(laws, uniforms).tolist() == [[0, 0, 1, 1, 2, 2], [1] * 6]
 
 
 def test_draws_follow_the_table():

@@ -54,6 +54,20 @@ class Action:
             raise InputError(f"an action's `length` is {self.length}, but a response has at least 1 token.")
 
 
+def draw(probabilities: Tensor, uniforms: Tensor) -> Tensor:
+    """Draws by inverting cumulative distributions, which are added up in float64.
+
+    Args:
+        probabilities: [G, A], at least 0; each row counts up to a factor.
+        uniforms: [G, k] float64 in [0, 1).
+
+    Returns:
+        [G, k] int64: the actions.
+    """
+    heights = probabilities.double().cumsum(dim=1)
+    return torch.searchsorted(heights, uniforms * heights[:, -1:], right=True).clamp_(max=probabilities.shape[1] - 1)
+
+
 class TablePolicy:
     """A softmax over A actions, one row of logits for each context, as a `Policy`.
 
@@ -128,9 +142,8 @@ class TablePolicy:
         if prefixes is not None and any(len(prefix) for prefix in prefixes):
             raise InputError("a table of logits cannot continue a prefix: it chooses each response whole.")
         rows = self._rows(problems)
-        heights = self.probabilities().double().cumsum(dim=1)[rows]  # [G, A]
-        uniforms = torch.from_numpy(rng.child("action").numpy().random((len(problems), k))) * heights[:, -1:]
-        chosen = torch.searchsorted(heights, uniforms, right=True).clamp_(max=len(self.actions) - 1)
+        uniforms = torch.from_numpy(rng.child("action").numpy().random((len(problems), k)))
+        chosen = draw(self.probabilities()[rows], uniforms)
         return self._rollouts(problems, rows, chosen, rng.child("text"), likeliest=False)
 
     def greedy(self, problems: Sequence[Problem]) -> Rollouts:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from reckon.models.table import draw
 from reckon.studies._bits import ANSWERS, BITS, NAMES, Bits
-from reckon.types import (
-    Batch,
-    Columns,
-    Credit,
-    End,
-    Loss,
-    Metrics,
-    Objective,
-    Outputs,
-    Problem,
-    Rng,
-    Rollouts,
-    Sequences,
-    State,
-    Want,
-)
+from reckon.studies._learner import Learner
+from reckon.types import End, Outputs, Problem, Rng, Rollouts, Sequences, Want
 
 
 class BitsPolicy:
@@ -35,15 +22,14 @@ class BitsPolicy:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.network = nn.Sequential(nn.Linear(BITS + len(NAMES), 96), nn.ReLU(), nn.Linear(96, ANSWERS))
-        self.renew()
+        adam = partial(torch.optim.Adam, lr=3e-3, betas=(0.9, 0.95), fused=True)
+        learner = Learner(self.network, self._forward, adam)
+        self.renew, self.outputs, self.step, self.update = learner.renew, learner.outputs, learner.step, learner.update
+        self.state_dict, self.load_state_dict = learner.state_dict, learner.load_state_dict
         problems = [*task.problems("train"), *task.problems("test")]
         self._rows = {problem.id: row for row, problem in enumerate(problems)}
         self._features = torch.tensor([_features(problem) for problem in problems])  # [P, 24] float32
         self._prompts = torch.arange(len(problems))[:, None]  # a prompt is the number of its problem
-
-    def renew(self) -> None:
-        """Forgets the optimizer's moments."""
-        self._adam = torch.optim.Adam(self.network.parameters(), lr=3e-3, betas=(0.9, 0.95), fused=True)
 
     def log_law(self, rows: Tensor) -> Tensor:
         """[G, ANSWERS] float32: log-probabilities of the answers to problems [G]; carries the gradient."""
@@ -68,9 +54,8 @@ class BitsPolicy:
         rows = [self._rows[problem.id] for problem in problems]
         with torch.no_grad():
             law = self.log_law(torch.tensor(rows))
-        heights = law.double().exp().cumsum(dim=1)
-        uniforms = torch.from_numpy(rng.child("answer").numpy().random((len(problems), k))) * heights[:, -1:]
-        chosen = torch.searchsorted(heights, uniforms, right=True).clamp_(max=ANSWERS - 1)  # [G, k]
+        uniforms = torch.from_numpy(rng.child("answer").numpy().random((len(problems), k)))
+        chosen = draw(law.double().exp(), uniforms)
         tokens = chosen.reshape(-1, 1)
         text = tuple(_TEXTS[token] for token in tokens[:, 0].tolist())
         return Rollouts(
@@ -87,40 +72,12 @@ class BitsPolicy:
             end=torch.full((len(text),), int(End.EOS)),
         )
 
-    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
-        """Log-probs and entropy, without gradients."""
-        with torch.no_grad():
-            return self._forward(seq, tuple(want))
-
-    def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
-        """One Adam step on the sum of `loss` over all rows."""
-        self._adam.zero_grad()
-        value = loss(self._forward(seq, tuple(want)), columns).sum()
-        value.backward()
-        self._adam.step()
-        return {"policy/loss": float(value.detach())}
-
-    def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
-        """Learns from a batch in one step."""
-        del rng  # nothing is shuffled
-        columns = objective.prepare(replace(batch, on_policy=True), credit)
-        return self.step(batch.seq, columns, objective, objective.want)
-
     def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
         law = self.log_law(torch.cat(seq.prompts))[seq.group]
         return Outputs(
             logprobs=law.gather(1, seq.tokens) if "logprobs" in want else None,
             entropy=-(law.exp() * law).sum(dim=1, keepdim=True) if "entropy" in want else None,
         )
-
-    def state_dict(self) -> State:
-        """The weights."""
-        return {name: value.clone() for name, value in self.network.state_dict().items()}
-
-    def load_state_dict(self, state: State) -> None:
-        """Takes the weights up; Adam begins anew."""
-        self.network.load_state_dict(dict(state))
-        self.renew()
 
 
 def _features(problem: Problem) -> list[float]:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from reckon.models.table import draw
 from reckon.types import End, Problem, Reason, Rng, Rollouts, Sequences, Split, Verdict
 
 TARGET = (3, 6, 0, 3, 5)
@@ -194,8 +195,7 @@ def sample(
         if not len(rows):
             continue
         probabilities = law(tokens[rows], t).double()
-        heights = probabilities.cumsum(dim=1)
-        drawn = torch.searchsorted(heights, uniforms[rows, t, None] * heights[:, -1:], right=True).clamp_(max=END)
+        drawn = draw(probabilities, uniforms[rows, t, None])
         tokens[rows, t], mask[rows, t] = drawn[:, 0], True
         logprobs[rows, t] = probabilities.gather(1, drawn).log()[:, 0].float()
         over = drawn[:, 0] == END

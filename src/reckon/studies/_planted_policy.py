@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal, TypeAlias
 
@@ -12,21 +13,17 @@ from torch import Tensor, nn
 
 from reckon.rewards import ExactAdvantage, Sum, Verifier
 from reckon.steps import Steps
+from reckon.studies._learner import Learner
 from reckon.studies._planted import FOUND, LENGTH, WORDS, sample, states
 from reckon.types import (
     Batch,
     Columns,
-    Credit,
-    Loss,
-    Metrics,
-    Objective,
     Outputs,
     Problem,
     Reward,
     Rng,
     Rollouts,
     Sequences,
-    State,
     Stream,
     Want,
 )
@@ -48,11 +45,9 @@ class NetworkPolicy:
                 if isinstance(layer, nn.Linear):  # He et al. 2015, arXiv:1502.01852, as is usual with ReLU
                     nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
                     nn.init.zeros_(layer.bias)
-        self.renew()
-
-    def renew(self) -> None:
-        """Forgets the optimizer's moments."""
-        self._adam = torch.optim.Adam(self.network.parameters(), lr=1e-3)
+        learner = Learner(self.network, self._forward, partial(torch.optim.Adam, lr=1e-3))
+        self.renew, self.outputs, self.step, self.update = learner.renew, learner.outputs, learner.step, learner.update
+        self.state_dict, self.load_state_dict = learner.state_dict, learner.load_state_dict
 
     def log_law(self, tokens: Tensor) -> Tensor:
         """[n, T, WORDS] float32: log-probabilities of each next token, given those before it; carries the gradient."""
@@ -79,30 +74,11 @@ class NetworkPolicy:
         with torch.no_grad():
             return sample(self._law, problems, k, rng, prefixes)
 
-    def outputs(self, seq: Sequences, want: Iterable[Want] = ("logprobs",)) -> Outputs:
-        """Log-probs and entropy, without gradients."""
-        with torch.no_grad():
-            return self._forward(seq, tuple(want))
-
     def mean_entropy(self, seq: Sequences) -> float:
         """Nats, over the sampled tokens."""
         entropy = self.outputs(seq, ("entropy",)).entropy
         assert entropy is not None
         return float(entropy[seq.mask].mean())
-
-    def step(self, seq: Sequences, columns: Columns, loss: Loss, want: Iterable[Want] = ("logprobs",)) -> Metrics:
-        """One Adam step on the sum of `loss` over all rows."""
-        self._adam.zero_grad()
-        value = loss(self._forward(seq, tuple(want)), columns).sum()
-        value.backward()
-        self._adam.step()
-        return {"policy/loss": float(value.detach())}
-
-    def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
-        """Learns from a batch in one step."""
-        del rng  # nothing is shuffled
-        columns = objective.prepare(replace(batch, on_policy=True), credit)
-        return self.step(batch.seq, columns, objective, objective.want)
 
     def _forward(self, seq: Sequences, want: tuple[Want, ...]) -> Outputs:
         law = self.log_law(seq.tokens)
@@ -112,15 +88,6 @@ class NetworkPolicy:
             logprobs=torch.where(seq.mask, picked, 0.0) if "logprobs" in want else None,
             entropy=torch.where(seq.mask, entropy, 0.0) if "entropy" in want else None,
         )
-
-    def state_dict(self) -> State:
-        """The weights."""
-        return {name: value.clone() for name, value in self.network.state_dict().items()}
-
-    def load_state_dict(self, state: State) -> None:
-        """Takes the weights up; Adam begins anew."""
-        self.network.load_state_dict(dict(state))
-        self.renew()
 
 
 def imitate(policy: NetworkPolicy, law_rollouts: Rollouts, batch: int) -> None:
