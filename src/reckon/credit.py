@@ -210,6 +210,68 @@ class Streamwise:
         return advantages.returns_to_go(values.nan_to_num(nan=0.0), mask, gamma)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reshaped:
+    """Credits right responses by one rule and wrong ones by another (OREAL's reshaping, arXiv:2502.06781).
+
+    Each rule says what becomes of a response's total reward r, mostly 1 where it is right and -1 where it is wrong
+    (`verifier` with wrong -1): "rloo", its excess over the siblings' mean; "grpo", over the group's mean in the group's
+    standard deviations; "one", r itself; and for wrong responses "failures", (1 - p) r, where p is the group's mean
+    outcome. The released code has "rloo" for both, the paper's text "one" and "failures". They disagree: with c of K
+    responses right, "rloo" gives a wrong one -2c / (K - 1), which is least on the hardest prompts, where "failures" is
+    most.
+
+    Right is an outcome above 1/2. A group without a right and a wrong response is credited with 0, and a response whose
+    outcome is unknown trains nothing.
+    """
+
+    right: Literal["rloo", "grpo", "one"] = "rloo"
+    wrong: Literal["rloo", "grpo", "failures", "one"] = "rloo"
+    warmup: int = 0  # steps, from the run's first, in which only judges learn
+
+    def __post_init__(self) -> None:
+        for name, rule, rules in (
+            ("right", self.right, ("rloo", "grpo", "one")),
+            ("wrong", self.wrong, ("rloo", "grpo", "failures", "one")),
+        ):
+            if rule not in rules:
+                raise InputError(f"reshaped: {name} is {rule!r}; it must be one of {', '.join(rules)}")
+        if self.warmup < 0:
+            raise InputError(f"reshaped: warmup is {self.warmup}; it must be at least 0")
+
+    def __call__(self, batch: Batch, streams: Mapping[str, Stream]) -> Credit:
+        """Credit for every token of the batch.
+
+        Raises:
+            InputError: every prompt was answered once, so that there is nothing to tell apart.
+        """
+        if len(batch.seen.outcome) == batch.seen.wanted * batch.seen.rounds:
+            raise InputError(
+                "reshaped compares the responses to a prompt, and every prompt was answered once. Ask for 2 answers or "
+                "more."
+            )
+        earned = earnings(batch, streams)
+        right, _ = advantages.sides(batch.outcome)
+        credited = torch.where(right[:, None], _by(self.right, earned, batch), _by(self.wrong, earned, batch))
+        teaches = advantages.mixed(batch.outcome, batch.seq.group)
+        unknown = batch.outcome.isnan() | earned.totals.isnan()
+        credited = torch.where(teaches[:, None], credited, 0.0)
+        credit = spread(batch, streams, torch.where(unknown[:, None], torch.nan, credited))
+        return _waiting(credit) if batch.step < self.warmup else credit
+
+
+def _by(rule: str, earned: Earnings, batch: Batch) -> Tensor:
+    """[N, T]: what a rule of `Reshaped` credits."""
+    group = batch.seq.group
+    if rule == "rloo":
+        return advantages.leave_one_out(earned.totals, group, returns=earned.returns)
+    if rule == "grpo":
+        return advantages.group_normalized(earned.totals, group, eps=1e-8, returns=earned.returns)
+    if rule == "failures":
+        return advantages.failure_rate(batch.outcome, group)[:, None] * earned.returns
+    return earned.returns
+
+
 @dataclass(kw_only=True)
 class GAE:
     """Credits what came out better than a critic expected, from the token on (GAE; arXiv:1506.02438).
@@ -270,10 +332,7 @@ class GAE:
         if self.learn is not None:
             found = self.critic.update(self.learn, batch, credit, batch.rng.child("critic"))
             self._metrics |= {f"critic/{name.rpartition('/')[2]}": value for name, value in found.items()}
-        if batch.step < self.warmup:
-            nothing = torch.zeros_like(credit.mask)
-            return replace(credit, mask=nothing, advantages=torch.zeros_like(credit.advantages))
-        return credit
+        return _waiting(credit) if batch.step < self.warmup else credit
 
     def metrics(self) -> Metrics:
         """What part of the returns' variance the critic foresaw, and how it learned if it did, as "critic/..."."""
@@ -421,6 +480,11 @@ def _select(batch: Batch, streams: Mapping[str, Stream], kind: Kind) -> dict[str
             )
         chosen[name] = values
     return chosen
+
+
+def _waiting(credit: Credit) -> Credit:
+    """Credit by which the policy learns nothing."""
+    return replace(credit, mask=torch.zeros_like(credit.mask), advantages=torch.zeros_like(credit.advantages))
 
 
 def _per_token(values: Tensor, mask: Tensor) -> Tensor:
