@@ -30,6 +30,7 @@ _GOOD = {
     "c": {"kind": "probability", "reward": "own.py:some"},
 }
 _FEWER = {name: part for name, part in _NUMBERS.items() if name != "b"}
+_BONUSES = {"a": "episodic_count", "b": "global_count"}
 _LESS_GOOD = {name: part for name, part in _GOOD.items() if name != "b"}
 
 # Settings without a default, and sizes that keep the test quick. By "role.kind".
@@ -58,6 +59,7 @@ NEEDED: dict[str, dict[str, object]] = {
     "reward.http": {"url": "http://localhost:1"},
     "reward.gate": {"condition": "verifier", "then": {"kind": "length", "l_max": 8}},
     "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
+    "reward.novelty": {"parts": _BONUSES},
     "reward.online_implicit_reward": {"optimizer": {"lr": 0.5}},
     "method.prime": {"lr": 0.5},
     "reward.own.py:slow": {},
@@ -230,6 +232,20 @@ PARTS: dict[str, object] = {
         "reward.constrained",
         {"reward": _LENGTH, "costs": {"long": "verifier"}, "limits": {"long": 0.3}, "start": 2.0},
     ),
+    **_each("reward.episodic_count", {"how": "sqrt", "label": "own.py:initial"}),
+    **_each("reward.global_count", {"per": In("run", {"label": "own.py:initial"}), "label": "own.py:initial"}),
+    **_each("reward.elliptical", {"ridge": 1.0, "center": False}),
+    **_each("reward.random_distillation", {"width": 8, "size": 4, "seed": 1}),
+    **_each(
+        "reward.novelty",
+        {
+            "parts": {"a": "episodic_count"},
+            "how": "sum",
+            "weights": In({"a": 0.5}, {"how": "sum"}),
+            "center": False,
+            "normalize": "std",
+        },
+    ),
     **_each(
         "reward.online_implicit_reward",
         {
@@ -312,6 +328,7 @@ PARTS: dict[str, object] = {
         },
     ),
     "method.rule_reasoner.clip": 0.1,
+    **_each("method.novelty", {"alpha": 0.5, "clip": 0.1}),
     **_each("method.prime", {"update": "before", "lr": In(1.0, {"update": "before"}), "clip": 0.1}),
 }
 
@@ -418,6 +435,14 @@ EXEMPT: dict[str, str] = {
     ),
     "reward.online_implicit_reward.optimizer": "see the settings in it",
     "reward.online_implicit_reward.splitter": "needs a function of one's own: see rewards/test_implicit_online.py",
+    **_each(
+        "reward.random_distillation",
+        dict.fromkeys(
+            ("lr", "steps", "decay"),
+            "read after the first step alone: see tests/rewards/test_novelty_distillation.py",
+        ),
+    ),
+    "reward.novelty.decay": "the first step has nothing to forget: see tests/rewards/test_novelty.py",
     "reward.constrained.lr": "a price moves after the step it was paid in: see tests/rewards/test_combine.py",
     "reward.http.url": "needs a server: see tests/rewards/test_http.py, as for the three below",
     "reward.http.timeout": "matters when a server is slow",

@@ -23,7 +23,7 @@ from reckon.models import Optimization, Sampling, load_model
 from reckon.recipe import KINDS, Recipe, load_kind, run_recipe, settings
 from reckon.rewards import Function
 from reckon.samplers import Refill
-from reckon.types import Batch, Credit, End, Outputs, Problem, Rng, Rollouts, Seen, Sequences, Stream, Worked
+from reckon.types import Batch, Credit, End, Outputs, Problem, Rng, Rollouts, Seen, Sequences, Stream, Verdict, Worked
 
 OWN = """
 import asyncio
@@ -37,6 +37,9 @@ async def slow(completions):
 
 def some(completions):
     return [None if "wait" in text else len(text) / 40 for text in completions]
+
+def initial(text):
+    return text[:1]
 
 def never(answer):
     return False
@@ -159,6 +162,7 @@ TEXTS = (
     "9 9 9 9",
     "",
 )
+ANSWERS = ("4", "4", "4", "5", "4", "9", None, None)
 
 
 class Fixed:
@@ -171,7 +175,8 @@ class Fixed:
 
     def outputs(self, seq, want=("logprobs",)):
         said = seq.tokens % self.modulus + 1
-        return Outputs(logprobs=-said / 4, entropy=(seq.tokens % 3 + 1) / 2, values=said / 3)
+        hidden = torch.stack([said, seq.tokens % 3, seq.tokens % 2], dim=2).float()
+        return Outputs(logprobs=-said / 4, entropy=(seq.tokens % 3 + 1) / 2, values=said / 3, hidden=hidden)
 
     def reference(self):
         return Fixed(3)
@@ -220,6 +225,10 @@ def make_batch(outcome):
         logprobs=-(tokens % 4 + 1) / 3,
         end=torch.tensor([End.EOS, End.EOS, End.EOS, End.LENGTH, End.LENGTH, End.EOS, End.EOS, End.EOS]),
     )
+    verdicts = tuple(
+        Verdict(outcome=value, answer=answer, reason="no answer" if answer is None else "right" if value else "wrong")
+        for value, answer in zip(outcome, ANSWERS, strict=True)
+    )
     outcome = torch.tensor(outcome)
     seen = Seen(
         problems=tuple(problems[g] for g in group.tolist()),
@@ -230,7 +239,8 @@ def make_batch(outcome):
         wanted=2,
         kept=2,
     )
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(8, dtype=torch.bool), seen=seen, step=0)
+    train = torch.ones(8, dtype=torch.bool)
+    return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=0, verdicts=verdicts)
 
 
 BATCH = make_batch([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])  # means 1/2 and 1/4

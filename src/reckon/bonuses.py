@@ -99,7 +99,8 @@ def elliptical_sequence(features: Tensor, ridge: float) -> Tensor:
     Returns:
         [T]. The sum of log(1 + b_t) is log det(I + features' features / ridge), whatever the order.
     """
-    return (torch.linalg.cholesky(_gram(features, ridge)).diagonal().square() / ridge - 1).clamp(min=0)
+    factor: Tensor = torch.linalg.cholesky(_gram(features, ridge))
+    return (factor.diagonal().square() / ridge - 1).clamp(min=0)
 
 
 def elliptical_leave_one_out(features: Tensor, group: Tensor, ridge: float) -> Tensor:

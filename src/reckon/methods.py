@@ -12,9 +12,12 @@ from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient, V
 from reckon.models import Optimization
 from reckon.rewards import (
     CanProve,
+    EpisodicCount,
+    GlobalCount,
     HasTwin,
     KLReward,
     MonteCarloAdvantage,
+    Novelty,
     OnlineImplicitReward,
     OverlongPenalty,
     Sum,
@@ -23,7 +26,20 @@ from reckon.rewards import (
 from reckon.samplers import AccuracyBand, All, DomainSampler, DropEqual, Uniform
 from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
-__all__ = ["METHODS", "dapo", "dr_grpo", "grpo", "gspo", "pav_rl", "ppo", "prime", "reinforce", "rloo", "rule_reasoner"]
+__all__ = [
+    "METHODS",
+    "dapo",
+    "dr_grpo",
+    "grpo",
+    "gspo",
+    "novelty",
+    "pav_rl",
+    "ppo",
+    "prime",
+    "reinforce",
+    "rloo",
+    "rule_reasoner",
+]
 
 
 def grpo(task: Task, *, clip: float = 0.2, kl: float = 0.0, reference: Model | None = None) -> Parts:
@@ -146,6 +162,22 @@ def rule_reasoner(task: Task, *, clip: float = 0.2) -> Parts:
         clip: how far the ratio may move from 1.
     """
     return replace(grpo(task, clip=clip), sampler=DomainSampler(task))
+
+
+def novelty(task: Task, *, alpha: float = 0.1, clip: float = 0.2) -> Parts:
+    """Paying for new answers (Song et al. 2025, arXiv:2509.06941): GRPO with a bonus that is added after normalization.
+
+    The bonus is the product of what is rare in the group and what is rare in the run, as Henaff et al. 2023,
+    arXiv:2306.03236, have it: 1 / (copies of the answer in its group) times 1 / sqrt(its count for the problem so far),
+    less its mean in the group. Where problems do not come again, the second is hardly more than the first.
+
+    Args:
+        task: poses the problems; its checker reads the answers.
+        alpha: weight of the bonus beside advantages of about 1; 0 is GRPO.
+        clip: how far the ratio may move from 1.
+    """
+    bonus = Novelty({"in_group": EpisodicCount(), "in_run": GlobalCount()})
+    return replace(grpo(task, clip=clip), reward=Sum({"correct": Verifier(), "bonus": bonus}, weights={"bonus": alpha}))
 
 
 def ppo(
@@ -284,7 +316,7 @@ def pav_rl(
 
 METHODS: Mapping[str, Callable[..., Parts]] = {
     method.__name__: method
-    for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, prime, pav_rl)
+    for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, novelty, prime, pav_rl)
 }
 
 

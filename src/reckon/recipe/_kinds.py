@@ -86,6 +86,11 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "SequenceClassifier",
         "ExactAdvantage",
         "MonteCarloAdvantage",
+        "EpisodicCount",
+        "GlobalCount",
+        "Elliptical",
+        "RandomDistillation",
+        "Novelty",
         "OnlineImplicitReward",
     ),
     "advantage": _of(

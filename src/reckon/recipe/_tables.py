@@ -64,18 +64,24 @@ class _Anything:
 
 def _part(part: Part) -> str:
     defaults = settings(part.target)
-    changed = [
-        f"{name} " + json.dumps(plain(value)).strip('"')
-        for name, value in part.settings.items()
-        if value != defaults[name].default
-    ]
+    changed = [f"{name} {_value(value)}" for name, value in part.settings.items() if value != defaults[name].default]
     return f"`{part.kind}`" + (f" ({', '.join(changed)})" if changed else "")
+
+
+def _value(value: object) -> str:
+    """A setting as the table has it: parts within a part as parts."""
+    if isinstance(value, Part):
+        return _part(value)
+    if isinstance(value, Mapping) and any(isinstance(inner, Part) for inner in value.values()):
+        return ", ".join(f"{name}: {_value(inner)}" for name, inner in value.items())
+    return json.dumps(plain(value)).strip('"')
 
 
 def _named(named: Mapping[str, Named], *, single: bool = False) -> str:
     if single and len(named) == 1:
         return _part(next(iter(named.values())).part)
-    return ", ".join(f"{name}: {_part(entry.part)}" for name, entry in named.items())
+    weights = {name: "" if entry.weight == 1 else f" times {entry.weight:g}" for name, entry in named.items()}
+    return ", ".join(f"{name}: {_part(entry.part)}{weights[name]}" for name, entry in named.items())
 
 
 def _settings(target: Callable[..., object]) -> str:

@@ -16,6 +16,8 @@ from reckon.rewards._judges_reading import Calibrated, sequences_of, text_sequen
 from reckon.rewards._leaves import AdaptiveKLReward, KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
+from reckon.rewards._novelty import Elliptical, EpisodicCount, GlobalCount, Novelty
+from reckon.rewards._novelty_distillation import RandomDistillation
 from reckon.rewards._online_reference_based import OnlineReferenceBased
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
@@ -37,13 +39,16 @@ __all__ = [
     "Constrained",
     "Containment",
     "CosineLength",
+    "Elliptical",
     "Ensemble",
+    "EpisodicCount",
     "ExactAdvantage",
     "Fitted",
     "Format",
     "FormatLength",
     "Function",
     "Gate",
+    "GlobalCount",
     "HackMonitor",
     "HasTwin",
     "Http",
@@ -58,6 +63,7 @@ __all__ = [
     "MonteCarloAdvantage",
     "NormalizeThenSum",
     "Not",
+    "Novelty",
     "OnlineImplicitReward",
     "OnlineReferenceBased",
     "Or",
@@ -65,6 +71,7 @@ __all__ = [
     "OverlongPenalty",
     "Probability",
     "Product",
+    "RandomDistillation",
     "ReferenceBased",
     "ReferenceStore",
     "RepetitionPenalty",

@@ -72,7 +72,7 @@ class Property(Protocol):
 class Node:
     """A reward made of the rewards among its fields, of which a node says only in `_said` what it makes of them.
 
-    The one base class of the house: fifteen nodes differ in nothing but that, their settings and their checks.
+    The one base class of the house: sixteen nodes differ in nothing but that, their settings and their checks.
     """
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
