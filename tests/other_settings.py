@@ -50,6 +50,7 @@ NEEDED: dict[str, dict[str, object]] = {
     "sampler.easy_to_hard": {"difficulty": "hops"},
     "sampler.adaptive_difficulty": {"difficulty": "hops"},
     "sampler.retire": {"pass_rate": 0.7},
+    "sampler.by_skill": {"skill": "hops", "after": 1, "pass_rate": 0.5},
     "keep.chain": {"rules": ["drop_equal"]},
     "reward.length": {"l_max": 8},
     "reward.format_length": {"l_max": 8},
@@ -61,6 +62,7 @@ NEEDED: dict[str, dict[str, object]] = {
     "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
     "reward.novelty": {"parts": _BONUSES},
     "reward.online_implicit_reward": {"optimizer": {"lr": 0.5}},
+    "method.oreal": {"warmup": 0},
     "method.prime": {"lr": 0.5},
     "reward.own.py:slow": {},
     "reward.centered": {"reward": _LENGTH},
@@ -176,6 +178,10 @@ PARTS: dict[str, object] = {
         {"difficulty": "hardness", "start": 3.0, "eta": 1.0, "kappa": 0.1, "beta": 0.9, "split": "dev"},
     ),
     **_each("sampler.retire", {"pass_rate": 0.3, "split": "dev"}),
+    **_each(
+        "sampler.by_skill",
+        {"skill": "hardness", "share": 0.2, "after": 2, "pass_rate": 0.1, "split": "dev"},
+    ),
     "keep.accuracy_band.low": 0.6,
     "keep.accuracy_band.high": 0.3,
     "keep.accuracy_band.inclusive": In(False, {"low": 0.5}),
@@ -260,6 +266,10 @@ PARTS: dict[str, object] = {
             "warmup": 3,
         },
     ),
+    **_each(
+        "reward.token_outcome_model",
+        {"how": "token", "position": "after", "threshold": 0.55, "top": In(0.8, {"how": "top"})},
+    ),
     "reward.own.py:slow.timeout": 0.001,
     **_each("reward.*", {"weight": 0.5, "watch": True}),
     **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
@@ -277,6 +287,7 @@ PARTS: dict[str, object] = {
             "whiten": True,
         },
     ),
+    **_each("advantage.reshaped", {"right": "one", "wrong": "failures", "warmup": 1}),
     **_each(
         "advantage.gae",
         {
@@ -301,6 +312,8 @@ PARTS: dict[str, object] = {
             "length": In(6, CONSTANT),
         },
     ),
+    **_each("objective.clone_positives", {"coef": 0.2}),
+    **_each("objective.weighted_negatives", {"coef": 0.2}),
     **_each("objective.policy_gradient", {"whiten": True, "average": "tokens", "length": In(6, CONSTANT)}),
     **_each(
         "objective.kl_penalty",
@@ -329,6 +342,7 @@ PARTS: dict[str, object] = {
     ),
     "method.rule_reasoner.clip": 0.1,
     **_each("method.novelty", {"alpha": 0.5, "clip": 0.1}),
+    **_each("method.oreal", {"schedule": "paper", "negatives": 0.2, "kl": 0.1, "warmup": 1}),
     **_each("method.prime", {"update": "before", "lr": In(1.0, {"update": "before"}), "clip": 0.1}),
 }
 
@@ -434,6 +448,16 @@ EXEMPT: dict[str, str] = {
         ),
     ),
     "reward.online_implicit_reward.optimizer": "see the settings in it",
+    **_each(
+        "reward.token_outcome_model.optimizer",
+        dict.fromkeys(
+            (f.name for f in dataclasses.fields(Optimization)),
+            "of another model; what each does is tried as optimizer.*, that it gets there in test_token_outcome.py",
+        ),
+    ),
+    "reward.token_outcome_model.optimizer": "see the settings in it",
+    "reward.token_outcome_model.balanced": "matters after the step it learned in: see rewards/test_token_outcome.py",
+    "method.oreal.lr": "of a model that learns after it is read: see rewards/test_token_outcome.py",
     "reward.online_implicit_reward.splitter": "needs a function of one's own: see rewards/test_implicit_online.py",
     **_each(
         "reward.random_distillation",

@@ -185,7 +185,7 @@ class Fixed:
         self.modulus += 1
         return {}
 
-    def twin(self, optimizer):
+    def twin(self, optimizer, *, value_head=False):
         return Scaled(7, optimizer.lr)
 
 
@@ -197,7 +197,12 @@ class Scaled(Fixed):
         self.scale, self.lr = torch.ones((), requires_grad=True), lr
 
     def outputs(self, seq, want=("logprobs",)):
-        return Outputs(logprobs=(self.scale * super().outputs(seq).logprobs).detach())
+        said = super().outputs(seq)
+        logprobs = (self.scale * said.logprobs).detach()
+        return Outputs(logprobs=logprobs, values=said.values, scores=-said.values + 2)
+
+    def update(self, objective, batch, credit, rng):
+        return {"policy/steps": 1.0, "policy/grad_norm": 0.0, "tokens/trained": 0.0}
 
     def step(self, seq, columns, loss, want=("logprobs",)):
         said = Outputs(logprobs=self.scale * super().outputs(seq).logprobs)

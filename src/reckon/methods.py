@@ -6,14 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, RunningMean, Streamwise
+from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, Reshaped, RunningMean, Streamwise
 from reckon.errors import InputError
-from reckon.losses import ClippedRatio, KLPenalty, Objectives, PolicyGradient, ValueLoss
+from reckon.losses import (
+    ClippedRatio,
+    ClonePositives,
+    KLPenalty,
+    Objectives,
+    PolicyGradient,
+    ValueLoss,
+    WeightedNegatives,
+)
 from reckon.models import Optimization
 from reckon.rewards import (
     CanProve,
     EpisodicCount,
     GlobalCount,
+    HasHeadedTwin,
     HasTwin,
     KLReward,
     MonteCarloAdvantage,
@@ -21,9 +30,10 @@ from reckon.rewards import (
     OnlineImplicitReward,
     OverlongPenalty,
     Sum,
+    TokenOutcomeModel,
     Verifier,
 )
-from reckon.samplers import AccuracyBand, All, DomainSampler, DropEqual, Uniform
+from reckon.samplers import AccuracyBand, All, DomainSampler, DropEqual, OnePair, Uniform
 from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
 __all__ = [
@@ -33,6 +43,7 @@ __all__ = [
     "grpo",
     "gspo",
     "novelty",
+    "oreal",
     "pav_rl",
     "ppo",
     "prime",
@@ -314,9 +325,58 @@ def pav_rl(
     )
 
 
+def oreal(
+    task: Task,
+    *,
+    schedule: Literal["code", "paper", "grpo", "one"] = "code",
+    negatives: float = 0.5,
+    kl: float = 0.01,
+    lr: float = 2e-6,
+    warmup: int = 10,
+    policy: HasHeadedTwin | None = None,
+    reference: Model | None = None,
+) -> Parts:
+    """OREAL (Lyu et al. 2025, arXiv:2502.06781): clones right responses, pushes wrong ones, weighs their tokens.
+
+    Trains on one right and one wrong response of each group that has both; baselines are of the whole group. Problems
+    are drawn up to 8 times for a batch, where the released code draws once.
+
+    Args:
+        task: poses the problems.
+        schedule: what right and wrong responses are credited with: the leave-one-out advantage ("code", the released
+            one), 1 and minus the chance of going wrong ("paper"), GRPO's advantage, or 1 and -1.
+        negatives: coefficient of the wrong responses; the paper does not give it, the code has 0.5.
+        kl: coefficient of the k3 penalty against `reference`, over all tokens that train.
+        lr: of the model that weighs tokens.
+        warmup: steps in which only that model learns, for at first it weighs nothing.
+        policy: what learns, and what the model of tokens begins as; always needed.
+        reference: the model before training; needed where kl is above 0.
+    """
+    if policy is None:
+        raise InputError("oreal makes the model that weighs tokens of the `policy`. Give it.")
+    rules: Mapping[str, Reshaped] = {
+        "code": Reshaped(right="rloo", wrong="rloo", warmup=warmup),
+        "paper": Reshaped(right="one", wrong="failures", warmup=warmup),
+        "grpo": Reshaped(right="grpo", wrong="grpo", warmup=warmup),
+        "one": Reshaped(right="one", wrong="one", warmup=warmup),
+    }
+    if schedule not in rules:
+        raise InputError(f"oreal: `schedule` is {schedule!r}; it must be one of {', '.join(rules)}.")
+    tokens = TokenOutcomeModel(policy, optimizer=Optimization(lr=lr, weight_decay=0.01))
+    penalty = {"kl": KLPenalty(reference=_needed(reference), coef=kl, average="tokens")} if kl else {}
+    return Parts(
+        sampler=Uniform(task),
+        keep=OnePair(),
+        reward=Sum({"correct": Verifier(right=1.0, wrong=-1.0), "tokens": tokens}),
+        advantage=rules[schedule],
+        objective=Objectives({"right": ClonePositives(), "wrong": WeightedNegatives(coef=negatives), **penalty}),
+        refill=Refill(rounds=8),
+    )
+
+
 METHODS: Mapping[str, Callable[..., Parts]] = {
     method.__name__: method
-    for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, novelty, prime, pav_rl)
+    for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, novelty, prime, pav_rl, oreal)
 }
 
 

@@ -47,8 +47,9 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "EasyToHard",
         "AdaptiveDifficulty",
         "Retire",
+        "BySkill",
     ),
-    "keep": _of("reckon.samplers", "All", "AccuracyBand", "DropEqual", "DropTruncated", "Chain"),
+    "keep": _of("reckon.samplers", "All", "AccuracyBand", "DropEqual", "OnePair", "DropTruncated", "Chain"),
     "reward": _of(
         "reckon.rewards",
         "Verifier",
@@ -92,11 +93,21 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "RandomDistillation",
         "Novelty",
         "OnlineImplicitReward",
+        "TokenOutcomeModel",
     ),
     "advantage": _of(
-        "reckon.credit", "GroupNormalized", "LeaveOneOut", "BatchMean", "RunningMean", "GAE", "Streamwise"
+        "reckon.credit", "GroupNormalized", "LeaveOneOut", "BatchMean", "RunningMean", "GAE", "Streamwise", "Reshaped"
     ),
-    "objective": _of("reckon.losses", "ClippedRatio", "PolicyGradient", "KLPenalty", "EntropyBonus", "ValueLoss"),
+    "objective": _of(
+        "reckon.losses",
+        "ClippedRatio",
+        "PolicyGradient",
+        "ClonePositives",
+        "WeightedNegatives",
+        "KLPenalty",
+        "EntropyBonus",
+        "ValueLoss",
+    ),
 }
 
 

@@ -25,6 +25,7 @@ from reckon.rewards._provers import CanProve, ExactAdvantage, MonteCarloAdvantag
 from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, format_reference_based, question_of
 from reckon.rewards._references import ReferenceStore
 from reckon.rewards._text import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
+from reckon.rewards._token_outcome import HasHeadedTwin, TokenOutcomeModel
 from reckon.rewards._tree import Gate, Sum, as_reward
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "Gate",
     "GlobalCount",
     "HackMonitor",
+    "HasHeadedTwin",
     "HasTwin",
     "Http",
     "ImplicitReward",
@@ -83,6 +85,7 @@ __all__ = [
     "StrictLayout",
     "Sum",
     "ThinkFormat",
+    "TokenOutcomeModel",
     "Verifier",
     "and_",
     "as_reward",

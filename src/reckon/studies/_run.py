@@ -31,6 +31,7 @@ STUDIES: Mapping[str, str] = {
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "implicit-prm-transformer": "The same as text, by a transformer of two layers, beside outcome and step models",
+    "oreal": "Cloned right answers, reshaped wrong ones and token weights, where two tokens of twelve decide",
     "preference-learning": "DPO, PPO and their kin on three responses, held to the policy known in closed form",
     "prime": "An implicit process reward that learns online, on chains of sums and tables with exact chances",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
