@@ -145,7 +145,7 @@ def test_every_method_has_its_source_and_its_recipe(name, tmp_path, monkeypatch)
     recipe = Recipe.parse(f"model: tiny\nmethod: {name}\ntask: 'own.py:One'\n")
     policy = Frozen()
     made = recipe.build(policy)
-    direct = METHODS[name](Task(), **_given(name, policy, recipe.sampling.max_new_tokens))
+    direct = METHODS[name](recipe.made_task, **_given(name, policy, recipe.sampling.max_new_tokens))
     for role in ("keep", "reward", "advantage", "objective"):
         assert getattr(made, role) == getattr(direct, role)
 

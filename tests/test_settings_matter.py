@@ -28,6 +28,8 @@ from reckon.types import Batch, Credit, End, Outputs, Problem, Rng, Rollouts, Se
 OWN = """
 import asyncio
 
+import torch
+
 def letters(completions, **kwargs):
     return [sum(map(ord, text)) / 500 for text in completions]
 
@@ -37,6 +39,18 @@ async def slow(completions):
 
 def some(completions):
     return [None if "wait" in text else len(text) / 40 for text in completions]
+
+def rising(rollouts, steps):
+    return torch.linspace(0.1, 0.9, int(steps.count.max()) + 1).expand(len(steps.ends), -1)
+
+def falling(rollouts, steps):
+    return 1 - rising(rollouts, steps)
+
+def halves(rollouts, steps):
+    return torch.full((len(steps.ends), int(steps.count.max())), 0.5)
+
+def words(text):
+    return [i + 1 for i, letter in enumerate(text) if letter == " "]
 
 def initial(text):
     return text[:1]
