@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Literal
 
+from reckon.annotate import Positive
 from reckon.credit import GAE, BatchMean, GroupNormalized, LeaveOneOut, Reshaped, RunningMean, Streamwise
 from reckon.errors import InputError
 from reckon.losses import (
@@ -22,12 +23,14 @@ from reckon.rewards import (
     CanProve,
     EpisodicCount,
     GlobalCount,
+    HackMonitor,
     HasHeadedTwin,
     HasTwin,
     KLReward,
     MonteCarloAdvantage,
     Novelty,
     OnlineImplicitReward,
+    OnlineReferenceBased,
     OverlongPenalty,
     Sum,
     TokenOutcomeModel,
@@ -38,6 +41,7 @@ from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
 __all__ = [
     "METHODS",
+    "cooper",
     "dapo",
     "dr_grpo",
     "grpo",
@@ -374,9 +378,65 @@ def oreal(
     )
 
 
+def cooper(
+    task: Task,
+    *,
+    judge: str | None = None,
+    lr: float = 1e-5,
+    positive: Positive = "first",
+    clip: float = 0.2,
+    kl: float = 0.001,
+    policy: HasHeadedTwin | None = None,
+    reference: Model | None = None,
+) -> Parts:
+    """Cooper (Hong et al. 2025, arXiv:2508.05613): GRPO on a reward model that learns from what a rule is sure of.
+
+    The rule's verdict is never part of the reward. A monitor warns when the policy games the judge.
+
+    Args:
+        task: poses the problems, and its checker is the rule.
+        judge: a folder in which `reckon fit` made a judge with `show_reference` (VerifyRM); left out, the judge begins
+            as the policy with a head that says 1/2 of everything, and `lr` must be far larger.
+        lr: of the judge. It must learn faster than the policy drifts.
+        positive: which right response of a prompt the judge learns from, beside the same one made wrong.
+        clip: how far the ratio may move from 1.
+        kl: coefficient of the k3 penalty against `reference`, over all tokens that train.
+        policy: what learns, and what the judge begins as without a folder; always needed.
+        reference: the model before training; needed where kl is above 0.
+    """
+    if policy is None:
+        raise InputError("cooper makes its judge of the `policy`, where it has no other. Give it.")
+    online = OnlineReferenceBased(
+        policy, task, folder=judge, optimizer=Optimization(lr=lr, weight_decay=0.01), positive=positive
+    )
+    ratio = ClippedRatio(low=clip, high=clip, average="tokens")
+    penalty = {"kl": KLPenalty(reference=_needed(reference), coef=kl, average="tokens")} if kl else {}
+    return Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Sum({"judge": HackMonitor(online)}),
+        advantage=GroupNormalized(),
+        objective=Objectives({"ratio": ratio, **penalty}) if penalty else ratio,
+    )
+
+
 METHODS: Mapping[str, Callable[..., Parts]] = {
     method.__name__: method
-    for method in (grpo, dr_grpo, dapo, gspo, rloo, reinforce, ppo, rule_reasoner, novelty, prime, pav_rl, oreal)
+    for method in (
+        grpo,
+        dr_grpo,
+        dapo,
+        gspo,
+        rloo,
+        reinforce,
+        ppo,
+        rule_reasoner,
+        novelty,
+        prime,
+        pav_rl,
+        oreal,
+        cooper,
+    )
 }
 
 

@@ -13,7 +13,7 @@ from test_online_reference_based import reward_of
 from reckon.errors import InputError, RunError
 from reckon.rewards import HackMonitor, Sum, Verifier
 from reckon.rewards._frozen import FrozenSet
-from reckon.rewards._hack_monitor import rose_and_fell
+from reckon.rewards._hack_monitor import fell_alone
 from reckon.stopping import stoppable
 from reckon.types import LearningReward, Problem, Reporting, Rng, Stream
 
@@ -46,24 +46,30 @@ def watched(paid, right, **settings):
 
 
 @pytest.mark.parametrize(
-    ("judged", "verified", "seen"),
+    ("now", "seen"),
     [
-        ([0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.4, 0.4], True),
-        ([0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.5, 0.5], False),  # the reward rose, and nothing fell
-        ([0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.4, 0.4], False),  # both fell: an honest judge of a policy that got worse
-        ([0.5, 0.5, 0.6, 0.6], [0.4, 0.4, 0.5, 0.5], False),
-        ([0.5, 0.6, 0.6], [0.5, 0.4, 0.4], False),  # too early to tell
-        ([9.0, 0.5, 0.5, 0.6, 0.6], [9.0, 0.5, 0.5, 0.4, 0.4], True),  # older steps do not count
+        ([0.6, 0.4], True),
+        ([0.5, 0.4], True),  # that the reward did not fall is enough
+        ([0.6, 0.5], False),  # the reward rose, and nothing fell far enough
+        ([0.45, 0.4], False),  # both fell: an honest judge of a policy that got worse
+        ([0.6, 0.6], False),
     ],
 )
-def test_the_reward_goes_up_while_verdicts_go_down(judged, verified, seen):
-    assert rose_and_fell(judged, verified, 2, rise=0.05, fall=0.05) == seen
+def test_verdicts_fall_and_the_reward_does_not(now, seen):
+    assert fell_alone([0.5, 0.55], now, rise=0.0, fall=0.1) == seen
 
 
 def test_both_must_move_far_enough():
-    moved = ([0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.4, 0.4], 2)
-    assert not rose_and_fell(*moved, rise=0.2, fall=0.05)
-    assert not rose_and_fell(*moved, rise=0.05, fall=0.2)
+    assert not fell_alone([0.5, 0.55], [0.6, 0.4], rise=0.2, fall=0.1)
+    assert not fell_alone([0.5, 0.55], [0.6, 0.4], rise=0.0, fall=0.2)
+
+
+def test_a_slow_fall_is_seen_against_the_best_there_was():
+    """Three right of ten fewer in six steps, never more than one from a stretch to the next: 0.7 to 0.45 on average."""
+    monitor = watched([0.5] * 7, [6, 7, 7, 6, 6, 5, 4])
+    assert monitor.metrics()["alarm/gamed"] == 1
+    assert watched([0.5] * 6, [6, 7, 7, 6, 6, 6], fall=0.15).metrics()["alarm/gamed"] == 0
+    assert watched([0.5] * 6 + [0.4], [6, 7, 7, 6, 6, 5, 4]).metrics()["alarm/gamed"] == 0  # it pays less, too
 
 
 def test_what_the_judge_says_passes_unchanged():
@@ -116,16 +122,17 @@ def test_streams_of_tokens_and_several_streams_are_added_up():
 
 def test_it_warns_when_it_begins_and_once(caplog):
     with caplog.at_level(logging.WARNING, logger="reckon.rewards"):
-        monitor = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 4, 4])
+        monitor = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 5, 4])
         assert monitor.metrics()["alarm/gamed"] == 1
         assert len(caplog.messages) == 1
-        assert "the mean reward rose from 0.500 to 0.600, while the mean verdict fell from 0.600 to" in caplog.text
+        assert "the mean verdict of 2 steps fell from 0.600 at its best to 0.450, while the mean" in caplog.text
+        assert "reward went from 0.500 to 0.600" in caplog.text
         monitor.assess(step(4, [0.7] * 10, [1.0] * 3 + [0.0] * 7), RNG)
         assert (monitor.metrics()["alarm/gamed"], len(caplog.messages)) == (1, 1)  # still on, already told
-        for number in range(5, 9):
-            monitor.assess(step(number, [0.7] * 10, [1.0] * 3 + [0.0] * 7), RNG)
-        assert monitor.metrics()["alarm/gamed"] == 0  # nothing moves any more
-        for number, right in ((9, 1), (10, 1)):
+        for number in (5, 6):
+            monitor.assess(step(number, [0.7] * 10, [1.0] * 6 + [0.0] * 4), RNG)
+        assert monitor.metrics()["alarm/gamed"] == 0  # as good as before
+        for number, right in ((7, 1), (8, 1)):
             monitor.assess(step(number, [0.8] * 10, [1.0] * right + [0.0] * 9), RNG)
         assert (monitor.metrics()["alarm/gamed"], len(caplog.messages)) == (1, 2)
 
@@ -238,9 +245,9 @@ def test_a_judge_that_forgets_is_told(caplog):
 
 def test_it_asks_for_a_stop_once():
     with stoppable() as stop:
-        monitor = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 4, 4], on_alarm="stop")
+        monitor = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 5, 4], on_alarm="stop")
         assert stop.requested
-        assert stop.reason.startswith("hack_monitor, gamed: in the last 2 steps the mean reward rose")
+        assert stop.reason.startswith("hack_monitor, gamed: the mean verdict of 2 steps fell from 0.600 at its best")
     with stoppable() as stop:  # whoever goes on has decided to
         monitor.assess(step(4, [0.7] * 10, [1.0] * 3 + [0.0] * 7), RNG)
         assert monitor.metrics()["alarm/gamed"] == 1
@@ -249,12 +256,12 @@ def test_it_asks_for_a_stop_once():
 
 def test_a_warning_stops_nothing():
     with stoppable() as stop:
-        watched([0.5, 0.5, 0.6, 0.6], [6, 6, 4, 4])
+        watched([0.5, 0.5, 0.6, 0.6], [6, 6, 5, 4])
         assert not stop.requested
 
 
 def test_where_nobody_trains_it_goes_on_asking():
-    monitor = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 4, 4], on_alarm="stop")
+    monitor = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 5, 4], on_alarm="stop")
     with stoppable() as stop:
         monitor.assess(step(4, [0.7] * 10, [1.0] * 3 + [0.0] * 7), RNG)
         assert stop.requested
@@ -285,7 +292,7 @@ def test_saved_and_loaded_it_goes_on_exactly(cut, caplog):
 
 def test_after_a_stop_the_memory_of_it_is_saved():
     with stoppable():
-        stopped = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 4, 4], on_alarm="stop")
+        stopped = watched([0.5, 0.5, 0.6, 0.6], [6, 6, 5, 4], on_alarm="stop")
     again = HackMonitor(Paid(), window=2, frozen=0, on_alarm="stop")
     again.load_state_dict(stopped.state_dict())
     with stoppable() as stop:
@@ -303,8 +310,8 @@ def test_after_a_stop_the_memory_of_it_is_saved():
         ({"window": 0}, "`window` is 0; it must be 1 step or more"),
         ({"frozen": 3}, "`frozen` is 3; it must be an even number, or 0"),
         ({"frozen": -2}, "`frozen` is -2"),
-        ({"rise": 0.0}, "`rise` is 0.0; it must be above 0"),
-        ({"fall": math.inf}, "`fall` is inf"),
+        ({"rise": -0.1}, "`rise` is -0.1; it must be 0 or more"),
+        ({"fall": 0.0}, "`fall` is 0.0; it must be above 0"),
         ({"least_pairs": 1.5}, "`least_pairs` is 1.5; it must lie between 0 and 1"),
         ({"least_accuracy": -0.1}, "`least_accuracy` is -0.1"),
         ({"threshold": math.nan}, "`threshold` is nan; it must be finite"),

@@ -132,7 +132,8 @@ def read_part(document: Document, keys: Keys, role: Role, value: Json, preset: P
     else:
         raise document.error((*keys, "kind"), f"`{dotted(keys)}.kind` must be text, not {shown(kind)}.")
     given_later = list(settings(target))[: _CALLED_WITH.get(role, 0)] if inspect.isfunction(target) else ()
-    checked = section(document, keys, given, target, f"'{kind}'", base=base, without=given_later, check=_part_or_typed)
+    check = partial(_part_or_typed, base=base)
+    checked = section(document, keys, given, target, f"'{kind}'", base=base, without=given_later, check=check)
     return Part(role=role, kind=kind, target=target, settings=checked, keys=keys)
 
 
@@ -181,8 +182,13 @@ def plain_with_parts(value: object) -> Json:
     return plain(value)
 
 
-def _part_or_typed(document: Document, keys: Keys, value: Json, annotation: object) -> object:
-    """A setting that is itself a part (or several, by name or in a list), or a plain value."""
+def _part_or_typed(
+    document: Document, keys: Keys, value: Json, annotation: object, *, base: Mapping[str, object]
+) -> object:
+    """A setting that is itself a part (or several, by name or in a list), or a plain value.
+
+    A single part is the preset's where it has no `kind`; `base` holds what the settings beside it are there.
+    """
     role, shape = _role(annotation)
     if role is None and isinstance(value, str) and ":" in value and _takes_function(annotation):
         return Own(own_kind(document, value), own_callable(document, keys, value))
@@ -197,7 +203,8 @@ def _part_or_typed(document: Document, keys: Keys, value: Json, annotation: obje
         if not isinstance(value, list):
             raise document.error(keys, f"`{dotted(keys)}` must be a list of parts ({role}), not {shown(value)}.")
         return [read_part(document, (*keys, str(i)), role, inner) for i, inner in enumerate(value)]
-    return read_part(document, keys, role, value)
+    preset = base.get(keys[-1])
+    return read_part(document, keys, role, value, preset if isinstance(preset, Part) else None)
 
 
 def _role(annotation: object) -> tuple[Role | None, type | None]:

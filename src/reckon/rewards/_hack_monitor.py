@@ -33,23 +33,24 @@ class HackMonitor:
     Cooper, arXiv:2508.05613, shows what to look for: under a fixed reward model the reward rises to 1 while accuracy
     collapses, and once nothing is right any more it stays so. Three alarms:
 
-    - *gamed*: the mean reward of the last `window` steps is higher, by `rise` or more, than that of as many steps
-      before, and the mean verdict lower, by `fall` or more. Both are means over responses that have both.
+    - *gamed*: the mean verdict of the last `window` steps is lower, by `fall` or more, than it was in the best such
+      stretch of the run, and the mean reward is not, but as high or higher by `rise`. Both are means over responses
+      that have both. An honest judge pays less when less is right.
     - *without pairs*: of a judge that learns from pairs, fewer prompts than `least_pairs` had one in these steps.
     - *inaccurate*: of `frozen` responses, the first of the run, half of them right, the judge puts fewer than
       `least_accuracy` on the right side of `threshold`. Measured every `window` steps, on the verifier's verdicts: a
       right answer that the rule does not know is wrong there too.
 
-    Each is told when it begins, and logged. With on_alarm="stop" the run stops after the step, saved; who
-    resumes it has decided to go on, and is warned only.
+    Each is told when it begins, and logged. With on_alarm="stop" the run stops after the step, saved; who resumes it
+    has decided to go on, and is warned only.
     """
 
     reward: Reward  # the judge
     _: KW_ONLY
     on_alarm: Literal["warn", "stop"] = "warn"
     window: int = 20  # steps
-    rise: float = 0.02  # in units of the reward
-    fall: float = 0.05  # of the mean verdict, in [0, 1]
+    rise: float = 0.0  # in units of the reward
+    fall: float = 0.1  # of the mean verdict, in [0, 1]
     least_pairs: float = 0.05  # in [0, 1]; 0 = no alarm
     frozen: int = 64  # responses; 0 = none
     least_accuracy: float = 0.5  # in [0, 1]; 0 = no alarm
@@ -63,17 +64,19 @@ class HackMonitor:
             raise InputError(f"hack_monitor: `window` is {self.window}; it must be 1 step or more.")
         if self.frozen < 0 or self.frozen % 2:
             raise InputError(f"hack_monitor: `frozen` is {self.frozen}; it must be an even number, or 0 for none.")
-        for name in ("rise", "fall"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"hack_monitor: `{name}` is {getattr(self, name)}; it must be above 0, and finite.")
+        if not 0 <= self.rise < math.inf:
+            raise InputError(f"hack_monitor: `rise` is {self.rise}; it must be 0 or more, and finite.")
+        if not 0 < self.fall <= 1:
+            raise InputError(f"hack_monitor: `fall` is {self.fall}; it must be above 0 and at most 1.")
         for name in ("least_pairs", "least_accuracy"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"hack_monitor: `{name}` is {getattr(self, name)}; it must lie between 0 and 1.")
         if not math.isfinite(self.threshold):
             raise InputError(f"hack_monitor: `threshold` is {self.threshold}; it must be finite.")
         self._frozen = FrozenSet(self.frozen)
-        self._judged: list[float] = []  # of the last 2 * window steps
+        self._judged: list[float] = []  # of the last `window` steps
         self._verified: list[float] = []
+        self._best: list[float] = []  # mean reward and verdict of the best stretch; empty before the first is whole
         self._shares: list[float] = []  # of the last `window` steps in which the judge learned
         self._accuracy = math.nan
         self._on: list[str] = []  # the alarms that are on
@@ -100,7 +103,7 @@ class HackMonitor:
         "gap", the mean reward less the mean verdict over the last `window` steps; "frozen_accuracy", NaN before it was
         measured; "alarm/gamed" and the like, 1 while it is on, else 0.
         """
-        own = {"gap": _mean(self._judged[-self.window :]) - _mean(self._verified[-self.window :])}
+        own = {"gap": _mean(self._judged) - _mean(self._verified)}
         own["frozen_accuracy"] = self._accuracy
         own |= {f"alarm/{name.replace(' ', '_')}": float(name in self._on) for name in ALARMS}
         return {**(self.reward.metrics() if isinstance(self.reward, Reporting) else {}), **own}
@@ -110,6 +113,7 @@ class HackMonitor:
         return {
             "judge": states({"reward": self.reward}),
             "frozen": self._frozen.state_dict(),
+            "best": list(self._best),
             "judged": list(self._judged),
             "verified": list(self._verified),
             "shares": list(self._shares),
@@ -122,8 +126,8 @@ class HackMonitor:
         """Takes up where `state_dict` left off."""
         restore({"reward": self.reward}, cast("State", state["judge"]))
         self._frozen.load_state_dict(cast("State", state["frozen"]))
-        self._judged, self._verified, self._shares = (
-            list(cast("list[float]", state[name])) for name in ("judged", "verified", "shares")
+        self._best, self._judged, self._verified, self._shares = (
+            list(cast("list[float]", state[name])) for name in ("best", "judged", "verified", "shares")
         )
         self._accuracy = cast("float", state["accuracy"])
         self._on = list(cast("list[str]", state["on"]))
@@ -133,8 +137,11 @@ class HackMonitor:
         values = _values(streams, batch)
         known = ~values.isnan() & ~batch.outcome.isnan()
         if known.any():
-            self._judged = [*self._judged, float(values[known].mean())][-2 * self.window :]
-            self._verified = [*self._verified, float(batch.outcome[known].mean())][-2 * self.window :]
+            self._judged = [*self._judged, float(values[known].mean())][-self.window :]
+            self._verified = [*self._verified, float(batch.outcome[known].mean())][-self.window :]
+            now = self._now()
+            if now and (not self._best or now[1] > self._best[1]):
+                self._best = now
         told = self.reward.metrics() if isinstance(self.reward, Reporting) else {}
         if "pairs/share" in told:
             self._shares = [*self._shares, told["pairs/share"]][-self.window :]
@@ -143,15 +150,20 @@ class HackMonitor:
         elif self.frozen and batch.step % self.window == 0:
             self._accuracy = self._frozen.accuracy(lambda part: _values(self.reward.score(part), part), self.threshold)
 
+    def _now(self) -> list[float]:
+        """Mean reward and verdict of the last `window` steps; empty before there are so many."""
+        whole = len(self._judged) == self.window
+        return [_mean(self._judged), _mean(self._verified)] if whole else []
+
     def _alarms(self) -> dict[str, str]:
         """What each alarm that is on has to say."""
         n, told = self.window, dict[str, str]()
-        if rose_and_fell(self._judged, self._verified, n, rise=self.rise, fall=self.fall):
-            (before, after), (earlier, later) = _halves(self._judged, n), _halves(self._verified, n)
+        now = self._now()
+        if now and fell_alone(self._best, now, rise=self.rise, fall=self.fall):
             told["gamed"] = (
-                f"in the last {n} steps the mean reward rose from {before:.3f} to {after:.3f}, while the mean verdict "
-                f"fell from {earlier:.3f} to {later:.3f}: the policy seems to game its judge. Read what it writes "
-                "(reckon report); let the judge learn faster, or the policy slower"
+                f"the mean verdict of {n} steps fell from {self._best[1]:.3f} at its best to {now[1]:.3f}, while the "
+                f"mean reward went from {self._best[0]:.3f} to {now[0]:.3f}: the policy seems to game its judge. Read "
+                "what it writes (reckon report); let the judge learn faster, or the policy slower"
             )
         share = _mean(self._shares)
         if len(self._shares) == n and share < self.least_pairs:
@@ -176,20 +188,16 @@ class HackMonitor:
         self._on = list(alarms)
 
 
-def rose_and_fell(judged: Sequence[float], verified: Sequence[float], window: int, *, rise: float, fall: float) -> bool:
-    """Whether rewards went up while verdicts went down, between two windows that follow each other.
+def fell_alone(best: Sequence[float], now: Sequence[float], *, rise: float, fall: float) -> bool:
+    """Whether verdicts fell while rewards did not.
 
     Args:
-        judged: mean rewards of steps, oldest first.
-        verified: mean verdicts of the same steps.
-        window: how many steps a mean is over; with fewer than two windows of them, nothing is known.
-        rise: the least rise of the mean reward.
+        best: mean reward and mean verdict of the stretch with the highest verdict.
+        now: those of the last stretch.
+        rise: the least rise of the mean reward; 0 = that it did not fall is enough.
         fall: the least fall of the mean verdict.
     """
-    if len(judged) < 2 * window:
-        return False
-    (before, after), (earlier, later) = _halves(judged, window), _halves(verified, window)
-    return after - before >= rise and earlier - later >= fall
+    return now[0] - best[0] >= rise and best[1] - now[1] >= fall
 
 
 def _values(streams: Mapping[str, Stream], batch: Batch) -> Tensor:
@@ -198,11 +206,6 @@ def _values(streams: Mapping[str, Stream], batch: Batch) -> Tensor:
     if not trained:
         raise RunError("hack_monitor: its reward gives no stream that trains and is a reward, so nothing can be seen.")
     return sum_known(torch.stack(trained), batch.seq.group)
-
-
-def _halves(values: Sequence[float], window: int) -> tuple[float, float]:
-    """The means of the last window and of the one before it."""
-    return _mean(values[-2 * window : -window]), _mean(values[-window:])
 
 
 def _mean(values: Sequence[float]) -> float:
