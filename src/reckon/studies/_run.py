@@ -27,6 +27,7 @@ from reckon.studies._study import Measured, Settings, Study, slug
 from reckon.types import Json
 
 STUDIES: Mapping[str, str] = {
+    "cooper": "A judge hacked, and one that learns from what a rule is sure of, on a table of six actions",
     "cooper-judge": "A judge that is shown the reference answer: imperfect labels, a poisoned phrase, corrupted pairs",
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
