@@ -115,13 +115,17 @@ def train(
             finished=outcome.finished,
             comparison=outcome.comparison,
             idle=outcome.idle,
+            stopped=outcome.stopped,
             report=str(page),
         )
     else:
         if outcome.comparison is not None:
             typer.echo(f"Held-out problems: {outcome.comparison}")
-        state = "finished" if outcome.finished else f"interrupted; go on with: reckon train --resume {outcome.folder}"
+        state = "stopped" if outcome.stopped else "interrupted"
+        state = "finished" if outcome.finished else f"{state}; go on with: reckon train --resume {outcome.folder}"
         typer.echo(f"{outcome.folder}: {outcome.steps} steps, {state}")
+        if outcome.stopped:
+            typer.echo(f"Stopped by {outcome.stopped}.")
         if 2 * outcome.idle > outcome.steps:
             typer.echo(
                 f"In {outcome.idle} of {outcome.steps} steps all answers to each problem earned the same, which "

@@ -13,6 +13,7 @@ from reckon.files import write_table
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._schema import Frame
 from reckon.runs import EVALUATIONS, Progress, Run, make_table
+from reckon.stopping import stoppable
 from reckon.types import Judges, Metrics, Policy, Rng, Split, Task, Worked
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Outcome:
     finished: bool  # False = interrupted, and can be resumed
     comparison: Comparison | None  # of the final split: before the first step and after the last
     idle: int  # steps in which all answers to each problem earned the same, so that none was better than another
+    stopped: str | None = None  # what a part had to say that asked for an early end; None = nobody did
 
 
 @dataclass(kw_only=True)
@@ -265,13 +267,15 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
         show=show,
     )
     examiner.reward = recipe.build_eval_reward(policy)
-    finished = train(policy, recipe.made_task, recipe.build(policy), run, plan, examiner)
+    with stoppable() as stop:
+        finished = train(policy, recipe.made_task, recipe.build(policy), run, plan, examiner)
     return Outcome(
         folder=run.folder,
         steps=max(run.checkpoints, default=0),
         finished=finished,
         comparison=_before_and_after(run, frame) if finished else None,
         idle=sum(line.get("advantage/zero_groups") == 1 for line in run.metrics()),
+        stopped=None if finished else stop.reason,
     )
 
 
