@@ -114,6 +114,8 @@ class Decode:
         self._members[owner[order], column] = order
         self._place = torch.empty_like(owner)
         self._place[order] = owner[order] * width + column
+        # As long as no answer has ended, those to a prompt stand side by side, and nothing need be copied together.
+        self._in_order = torch.equal(self._members.flatten(), torch.arange(self._n, device=owner.device))
         self._blocked: dict[int | None, Tensor | None] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rule: Rule) -> Tensor:
@@ -147,14 +149,15 @@ class Decode:
 
     def _by_prompt(self, rows: Tensor) -> Tensor:
         """[n, Hkv, rep, D] to [Q * Hkv, m * rep, D]."""
-        return rows[self._members].transpose(1, 2).flatten(2, 3).flatten(0, 1)
+        by_prompt = rows.unflatten(0, self._members.shape) if self._in_order else rows[self._members]
+        return by_prompt.transpose(1, 2).flatten(2, 3).flatten(0, 1)
 
     def _to_rows(self, products: Tensor, heads: int) -> Tensor:
         """[Q * Hkv, m * rep, P] to [n, Hkv, rep, P]."""
         width = self._members.shape[1]
         apart = products.unflatten(0, (self._prompts, heads)).unflatten(2, (width, -1))
-        rows: Tensor = apart.transpose(1, 2).flatten(0, 1)[self._place]
-        return rows
+        rows: Tensor = apart.transpose(1, 2).flatten(0, 1)
+        return rows if self._in_order else rows[self._place]
 
     def _mask(self, window: int | None) -> Tensor | None:
         """[n, 1, 1, P + t] bool: what a row may not attend to; None if that is nothing."""
