@@ -314,6 +314,7 @@ STUDY = Study(
         "word; the specification gives neither.",
         "REINFORCE and RLOO are one policy gradient over the tokens of all that trains; the other arms divide by the "
         "tokens of each side, and take wrong answers half.",
+        "The pilot's ± is the standard deviation over 4 to 6 seeds of its own; here it is the standard error.",
         "Logits are read after their token, as in the paper; the released code reads them before it, where here they "
         "would know nothing of the token.",
         "The rules were committed before the first run, after the pilot's table had been read: they test that it "
