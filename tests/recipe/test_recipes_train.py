@@ -26,7 +26,7 @@ def test_a_recipe_of_the_small_model_trains_and_is_reported(path, monkeypatch, t
     assert main(["train", str(path), *SHORT, "--out", "run", "--quiet"]) == 0
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [0, 1, 2]
-    assert all(line["policy/grad_norm"] > 0 for line in lines[1:])
+    assert all(line["rollouts/generated"] >= 16 for line in lines[1:])
     assert Path("run/report.html").stat().st_size > 50_000
 
 
