@@ -245,6 +245,32 @@ def test_models_are_listed_fetched_exported_and_removed(home, run, monkeypatch):
     assert "was not there" in run("models", "remove", "tiny")[1]
 
 
+def test_what_a_step_costs_by_part(home, run):
+    prime = ("train", "copy.yaml", "method={kind: prime, lr: 1e-3}", "keep=all", "steps=2", "evaluate=null")
+    assert run(*prime, "--out", "runs/prime", "--quiet")[0] == 0
+    found = json.loads(run("costs", "runs/copy", "runs/prime", "--json")[1])
+    base, other = found["runs"]
+    assert (base["run"], base["steps"], other["steps"]) == ("runs/copy", 4, 2)
+    assert {"sample", "verify", "reward/correct", "advantage", "update"} <= set(base["seconds"])
+    assert "reward/process" not in base["seconds"]
+    assert other["tokens"]["reward/process"] > 0
+    (times,) = found["times"]
+    assert times["tokens"] == pytest.approx(sum(other["tokens"].values()) / sum(base["tokens"].values()))
+    code, out, _ = run("costs", "runs/copy", "runs/prime")
+    assert code == 0
+    lines = out.splitlines()
+    head = ["part", *(cell for name in ("copy", "prime") for cell in (f"{name},", "s", f"{name},", "tokens"))]
+    assert lines[0].split() == head
+    (process,) = [line.split() for line in lines if line.split()[0] == "reward/process"]
+    assert process[1:3] == ["–", "–"]
+    assert process[4] == f"{other['tokens']['reward/process']:,.0f}"
+    assert lines[-1].startswith("A step of runs/prime takes ")
+    assert "the tokens of one of runs/copy." in lines[-1]
+    assert len({len(line) for line in lines[1:-1]}) == 1  # in columns
+    same = run("costs", "runs/copy", "runs/../runs/copy")[1].splitlines()
+    assert same[0].split()[1::2] == ["runs/copy,", "runs/copy,", "runs/../runs/copy,", "runs/../runs/copy,"]
+
+
 def test_report_and_studies(home, run):
     assert run("report", "runs/copy", "--out", "page.html")[0] == 0
     assert (home / "page.html").is_file()
@@ -290,6 +316,8 @@ def test_report_and_studies(home, run):
         (("tasks", "largest", "--n", "-1"), "Invalid value for '--n'"),
         (("tasks", "larges"), "Did you mean `largest`?"),
         (("report", "nowhere"), "nowhere"),
+        (("costs", "nowhere"), "nowhere"),
+        (("costs",), "Missing argument"),
         (("study", "surogate-rewards"), "Did you mean 'surrogate-rewards'?"),
         (("study", "surrogate-rewards", "--seeds", "a"), "must be whole numbers"),
         (("models", "fetch", "tyni"), "no built-in model 'tyni'"),

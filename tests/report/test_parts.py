@@ -8,14 +8,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from conftest import rollout_columns, write_rollouts
-from reckon.errors import MissingError, RunError
+from reckon.errors import InputError, MissingError, RunError
 from reckon.evaluate import Comparison
+from reckon.report import costs
 from reckon.report._budget import Budget, budget, command
 from reckon.report._curves import curves, figures
 from reckon.report._held_out import held_out
 from reckon.report._read import read_folder
 from reckon.report._rollouts import Source, pack_rollouts
 from reckon.report._streams import stream_facts
+from reckon.runs import Run
 
 
 def test_the_headline_by_hand(small):
@@ -197,3 +199,41 @@ def copy_run(run, tmp_path):
     import shutil
 
     return shutil.copytree(run, tmp_path / "copy")
+
+
+def logged(folder, *lines):
+    with Run.create(folder, recipe={"made by": "hand"}) as run:
+        for step, line in enumerate(lines, start=1):
+            run.log(step, line)
+    return folder
+
+
+def test_the_costs_of_a_step_by_hand(tmp_path):
+    """Two steps each. RLOO: 2 + 1 s and 400 + 300 tokens a step; PRIME: 3 + 0.5 + 2.5 s, 600 + 500 + 1000 tokens."""
+    rloo = logged(
+        tmp_path / "rloo",
+        {"time/sample": 1.0, "time/update": 1.0, "computed/sample": 300.0, "computed/update": 300.0},
+        {"time/sample": 3.0, "time/update": 1.0, "computed/sample": 500.0, "computed/update": 300.0},
+    )
+    step = {"time/sample": 3.0, "time/reward": 0.5, "time/reward/process": 2.5}
+    tokens = {"computed/sample": 600.0, "computed/reward/process": 500.0, "computed/update": 1000.0}
+    prime = logged(tmp_path / "prime", {**step, "time/update": 0.0, **tokens}, {**step, "time/update": 0.0, **tokens})
+    base, found = costs(rloo), costs(prime)
+    assert (base.run, base.steps) == (str(rloo), 2)
+    assert base.seconds == {"sample": 2.0, "update": 1.0}
+    assert base.tokens == {"sample": 400.0, "update": 300.0}
+    assert found.seconds == {"sample": 3.0, "reward": 0.5, "reward/process": 2.5, "update": 0.0}
+    assert found.tokens == {"sample": 600.0, "reward/process": 500.0, "update": 1000.0}
+    assert (found.all_seconds, found.all_tokens) == (6.0, 2100.0)
+    assert found.against(base) == (2.0, 3.0)
+    assert base.against(base) == (1.0, 1.0)
+    silent = costs(logged(tmp_path / "silent", {"time/sample": 1.0}))
+    assert silent.tokens == {}
+    assert math.isnan(found.against(silent)[1])
+
+
+def test_costs_of_a_log_without_any(tmp_path):
+    with pytest.raises(InputError, match="does not say what the parts of a step took"):
+        costs(logged(tmp_path / "run", {"outcome/mean": 0.5}))
+    with pytest.raises(MissingError):
+        costs(tmp_path / "nowhere")

@@ -14,8 +14,10 @@ import typer
 from reckon import __version__
 from reckon.cli._show import (
     answer_rows,
+    cost_rows,
     print_answers,
     print_evaluation,
+    print_grid,
     print_json,
     print_table,
     problem_rows,
@@ -287,6 +289,30 @@ def report(
         typer.echo(page)
 
 
+@app.command(rich_help_panel=JUDGE)
+def costs(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs' folders; the first is the measure.")],
+    as_json: Json = False,
+) -> None:
+    """Print what a step of each run takes by part, in seconds and in tokens that models compute.
+
+    Of several runs the others are held against the first: reckon costs runs/rloo runs/prime.
+    """
+    from reckon.report import costs as costs_of
+
+    first, *others = found = [costs_of(run) for run in runs]
+    times = [(run.run, *run.against(first)) for run in others]
+    if as_json:
+        print_json(runs=found, times=[{"run": run, "seconds": s, "tokens": n} for run, s, n in times])
+        return
+    print_grid(cost_rows(found))
+    for run, seconds, tokens in times:
+        typer.echo(
+            f"A step of {run} takes {seconds:.2f} times the seconds and computes {tokens:.2f} times the tokens of one "
+            f"of {first.run}."
+        )
+
+
 @app.command(rich_help_panel=STUDY)
 def studies(as_json: Json = False) -> None:
     """List the papers' experiments that can be run."""
@@ -366,15 +392,21 @@ def export(
     step: StepName = "best",
     as_json: Json = False,
 ) -> None:
-    """Write a model, or what a run made of it, as a plain Hugging Face folder; adapters are merged."""
-    from reckon.recipe import open_target
+    """Write a model, or what a run made of it, as a plain Hugging Face folder; adapters are merged.
+
+    A critic of its own that a run trained goes into the folder critic/ inside, with its value head.
+    """
+    from reckon.recipe import load_critic, open_target
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is not empty. Name a folder that is, or that is not there yet.")
     *_, load = open_target(target, None, [], checkpoint(step))
     load().save_pretrained(folder)
+    critic = load_critic(target, checkpoint(step)) if (Path(target) / "recipe.yaml").is_file() else None
+    if critic is not None:
+        critic.save_pretrained(folder / "critic")
     if as_json:
-        print_json(model=target, folder=str(folder))
+        print_json(model=target, folder=str(folder), critic=None if critic is None else str(folder / "critic"))
     else:
         typer.echo(folder)
 

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,6 +16,7 @@ from reckon.types import Json, Problem, Worked
 
 if TYPE_CHECKING:
     from reckon.evaluate import Evaluation
+    from reckon.report import Costs
     from reckon.types import Rollouts, Task
 
 
@@ -28,6 +30,31 @@ def print_table(rows: Mapping[str, str]) -> None:
     width = max(map(len, rows), default=0)
     for name, text in rows.items():
         typer.echo(f"  {name:{width}}  {text}")
+
+
+def print_grid(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows of equally many cells in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = [f"{cell:>{width}}" for cell, width in zip(rest, widths[1:], strict=True)]
+        typer.echo("  ".join([f"  {first:{widths[0]}}", *cells]).rstrip())
+
+
+def cost_rows(found: Sequence[Costs]) -> list[list[str]]:
+    """What a step takes, by part: seconds and tokens of each run."""
+    parts = list(dict.fromkeys(name for run in found for name in run.seconds))
+    names = [Path(run.run).resolve().name for run in found]
+    if len(set(names)) < len(names):
+        names = [run.run for run in found]
+    rows = [["part", *(f"{name}, {what}" for name in names for what in ("s", "tokens"))]]
+    for name in parts:
+        cells = []
+        for run in found:
+            cells.append(f"{run.seconds[name]:.3f}" if name in run.seconds else "–")
+            cells.append(f"{run.tokens[name]:,.0f}" if name in run.tokens else "–")
+        rows.append([name, *cells])
+    totals = [cell for run in found for cell in (f"{run.all_seconds:.3f}", f"{run.all_tokens:,.0f}")]
+    return [*rows, ["all parts", *totals]]
 
 
 def print_evaluation(found: Evaluation) -> None:
