@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from reckon.cli import main
 from reckon.errors import InputError
 from reckon.models import LanguageModel, Optimization, load_model, tiny
-from reckon.recipe import Recipe, load_run, run_recipe
+from reckon.recipe import Recipe, load_critic, load_run, run_recipe
 from reckon.rewards import AdaptiveKLReward, Fitted
 from reckon.runs import Run
+from reckon.types import Problem
 
 OWN = """
 def digits(completions, **kwargs):
@@ -180,6 +183,32 @@ def test_with_a_critic_of_its_own_the_policy_has_no_head(text):
     assert load_run(folder, "last").head is None
     state = Run.open(folder).folder / "checkpoints" / "step-000003" / "advantage.safetensors"
     assert b"value_head" in state.read_bytes()
+
+
+@pytest.mark.parametrize("lora", ["null", "{rank: 2}"])
+def test_a_critic_of_its_own_is_exported_beside_the_policy(text, lora, capsys):
+    folder = finished(text, "critic={optimizer: {lr: 3e-3}}", f"model.lora={lora}")
+    policy, critic = load_run(folder, "last"), load_critic(folder, "last")
+    assert critic.head.weight.any()
+    seq = policy.tokenize([Problem(id="0", prompt="1+2=")], ["3,4"])
+    assert not torch.equal(critic.outputs(seq).logprobs, policy.outputs(seq).logprobs)  # it learned for itself
+    assert main(["models", "export", str(folder), "exported", "--step", "last", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["critic"] == str(Path("exported") / "critic")
+    for name, model in (("exported", policy), ("exported/critic", critic)):
+        again = load_model(name, value_head=model is critic, dtype="float32", sampling=policy.sampling)
+        torch.testing.assert_close(again.outputs(seq).logprobs, model.outputs(seq).logprobs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        again.outputs(seq, ("values",)).values, critic.outputs(seq, ("values",)).values, rtol=1e-4, atol=1e-5
+    )
+    state = Run.open(folder).folder / "checkpoints" / "step-000003" / "advantage.safetensors"
+    assert torch.equal(critic.head.weight.detach(), load_file(state)["critic.weights.value_head.weight"])
+
+
+def test_a_run_whose_policy_is_its_own_critic_has_no_other(text, capsys):
+    folder = finished(text)
+    assert load_critic(folder, "last") is None
+    assert main(["models", "export", str(folder), "exported"]) == 0
+    assert not (Path("exported") / "critic").exists()
 
 
 def test_a_fitted_judge_and_a_charge_that_follows_are_the_reward(text, small_model):

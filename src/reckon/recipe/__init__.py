@@ -5,6 +5,7 @@ from reckon.recipe._kinds import KINDS, Role, load_kind
 from reckon.recipe._recipe import Recipe
 from reckon.recipe._running import (
     Outcome,
+    load_critic,
     load_run,
     read_evaluation,
     resume_run,
@@ -26,6 +27,7 @@ __all__ = [
     "describe",
     "fit_settings",
     "kinds_table",
+    "load_critic",
     "load_kind",
     "load_run",
     "make_task",

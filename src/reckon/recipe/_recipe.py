@@ -29,7 +29,7 @@ from reckon.recipe._settings import (
     settings,
     shown,
 )
-from reckon.types import Json, Judges, Parts, Refill, Task, Worked
+from reckon.types import Advantage, Json, Judges, Parts, Refill, Task, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel, Optimization, Sampling
@@ -278,6 +278,10 @@ class Recipe:
     def build_eval_reward(self, policy: LanguageModel) -> Judges | None:
         """What judges the answers of evaluations beside the checker, made like the other parts; None = nothing."""
         return build_reward(self.eval_reward, self.document, self._given(policy)) if self.eval_reward else None
+
+    def build_advantage(self, policy: LanguageModel) -> Advantage:
+        """The advantage alone, and with it the critic that it asks for."""
+        return cast("Advantage", self.advantage.build(self.document, self._given(policy)))
 
     def _given(self, policy: LanguageModel) -> dict[str, Callable[[], object]]:
         """What parts may ask for. Reference and critic are made when the first part asks, and shared."""

@@ -179,6 +179,29 @@ def load_run(
     return policy
 
 
+def load_critic(
+    folder: str | Path, step: int | Literal["last", "best"] = "best", recipe: Recipe | None = None
+) -> LanguageModel | None:
+    """The critic of its own of a run, as a checkpoint has it; None where the policy was its own, or there was none.
+
+    Args:
+        folder: the run's.
+        step: which checkpoint.
+        recipe: the run's own; read from the run if left out.
+
+    Raises:
+        MissingError: there is no run, or no such checkpoint.
+    """
+    run = Run.open(folder)
+    recipe = recipe or recipe_of(folder)
+    if recipe.critic is None:
+        return None
+    policy = warmed_policy(recipe, "nothing")[0] if recipe.model["lora"] else recipe.load_policy()
+    advantage = recipe.build_advantage(policy)
+    run.load({"advantage": advantage}, step)  # the part that teaches a critic keeps it
+    return cast("LanguageModel | None", getattr(advantage, "critic", None))
+
+
 def warmed_policy(recipe: Recipe, show: Show = "auto") -> tuple[LanguageModel, Metrics]:
     """The policy that training starts from, and what its warm-up measured ({} without one).
 
