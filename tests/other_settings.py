@@ -61,6 +61,8 @@ NEEDED: dict[str, dict[str, object]] = {
     "reward.gate": {"condition": "verifier", "then": {"kind": "length", "l_max": 8}},
     "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
     "reward.novelty": {"parts": _BONUSES},
+    "reward.hack_monitor": {"reward": _LENGTH},
+    "reward.exact_advantage": {"values": "own.py:rising"},
     "reward.online_implicit_reward": {"optimizer": {"lr": 0.5}},
     "method.oreal": {"warmup": 0},
     "method.prime": {"lr": 0.5},
@@ -253,6 +255,10 @@ PARTS: dict[str, object] = {
         },
     ),
     **_each(
+        "reward.exact_advantage",
+        {"values": _OWN + "falling", "splitter": _OWN + "words", "prover_k": 2, "before": _OWN + "halves"},
+    ),
+    **_each(
         "reward.online_implicit_reward",
         {
             "update": "before",
@@ -270,6 +276,7 @@ PARTS: dict[str, object] = {
         "reward.token_outcome_model",
         {"how": "token", "position": "after", "threshold": 0.55, "top": In(0.8, {"how": "top"})},
     ),
+    "reward.hack_monitor.reward": "verifier",
     "reward.own.py:slow.timeout": 0.001,
     **_each("reward.*", {"weight": 0.5, "watch": True}),
     **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
@@ -341,8 +348,8 @@ PARTS: dict[str, object] = {
         },
     ),
     "method.rule_reasoner.clip": 0.1,
-    **_each("method.novelty", {"alpha": 0.5, "clip": 0.1}),
     **_each("method.oreal", {"schedule": "paper", "negatives": 0.2, "kl": 0.1, "warmup": 1}),
+    **_each("method.novelty", {"alpha": 0.5, "clip": 0.1}),
     **_each("method.prime", {"update": "before", "lr": In(1.0, {"update": "before"}), "clip": 0.1}),
 }
 
@@ -422,7 +429,7 @@ EXEMPT: dict[str, str] = {
     **_each(
         "reward.fitted",
         dict.fromkeys(
-            ("folder", "per", "how", "unfinished", "penalty", "device", "tokens_per_batch"),
+            ("folder", "per", "how", "unfinished", "penalty", "prover_k", "device", "tokens_per_batch"),
             "needs a fitted judge: see tests/rewards/test_fitted.py",
         ),
     ),
@@ -466,7 +473,54 @@ EXEMPT: dict[str, str] = {
             "read after the first step alone: see tests/rewards/test_novelty_distillation.py",
         ),
     ),
+    **_each(
+        "reward.hack_monitor",
+        dict.fromkeys(
+            ("on_alarm", "window", "rise", "fall", "least_pairs", "frozen", "least_accuracy", "threshold"),
+            "passes on what its judge says, unchanged: see tests/rewards/test_hack_monitor.py",
+        ),
+    ),
+    **_each(
+        "reward.online_reference_based",
+        dict.fromkeys(
+            (
+                *("folder", "output", "every", "positive", "negatives", "workers", "seconds"),
+                *("show_reference", "keep", "too_long"),
+            ),
+            "needs a judge that reads text: see tests/rewards/test_online_reference_based.py",
+        ),
+    ),
+    **_each(
+        "reward.online_reference_based.optimizer",
+        dict.fromkeys(
+            (f.name for f in dataclasses.fields(Optimization)),
+            "of another model; what each does is tried as optimizer.*, that it gets there in the same file",
+        ),
+    ),
+    "reward.online_reference_based.optimizer": "see the settings in it",
+    **_each(
+        "method.cooper",
+        dict.fromkeys(
+            ("judge", "lr", "positive", "clip", "kl"),
+            "needs a judge that reads text: tried by runs in tests/test_method_cooper.py",
+        ),
+    ),
     "reward.novelty.decay": "the first step has nothing to forget: see tests/rewards/test_novelty.py",
+    "advantage.gae.expects": "shows in what the critic is taught, not in what is credited: see tests/test_gae.py",
+    **_each(
+        "reward.monte_carlo_advantage",
+        dict.fromkeys(
+            ("splitter", "splitter.regex", "n_mc", "prover_k", "refresh", "prover"),
+            "needs a policy that answers: tried by runs in tests/test_method_pav_rl.py",
+        ),
+    ),
+    **_each(
+        "method.pav_rl",
+        dict.fromkeys(
+            ("alpha", "n_mc", "prover_k", "refresh", "kl"),
+            "needs a policy that answers: tried by runs in tests/test_method_pav_rl.py",
+        ),
+    ),
     "reward.constrained.lr": "a price moves after the step it was paid in: see tests/rewards/test_combine.py",
     "reward.http.url": "needs a server: see tests/rewards/test_http.py, as for the three below",
     "reward.http.timeout": "matters when a server is slow",
