@@ -120,6 +120,19 @@ def test_the_legend_has_every_arm_that_some_panel_shows():
     assert [panel.axison for panel in grid.axes] == [True] * 6 + [False] * 4
 
 
+def test_a_legend_of_long_names_stays_in_the_drawing():
+    arms = {
+        f"an arm with a name as long as arms in studies have, number {i}": {"slope": 1.0, "steps": 2} for i in range(9)
+    }
+    done = {(arm, 0): Measured(metrics={}, curves={"step": [0.0], "height": [0.0], "width": [0.0]}) for arm in arms}
+    figure = curves_figure(toy(Counting(), arms=arms, rows=()), done)
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+
+
 def test_ctrl_c_keeps_what_is_finished(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_study(toy(Counting(fail_at=3)), tmp_path)

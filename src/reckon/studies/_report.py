@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 PANEL, LONE, HEIGHT = 5.0, 7.0, 3.6  # inches: the width of a panel, the least of a drawing, and how high panels are
 ACROSS = 5  # panels in a row
-COLUMN, LINE = 2.4, 0.21  # inches of the legend: the width of a column, the height of a line
+COLUMN, LINE = 2.4, 0.21  # inches of the legend: the least width of a column, the height of a line
+SAMPLE, LETTER = 0.6, 0.085  # inches of a column: the line beside a name, and each letter of it
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -123,7 +124,8 @@ def curves_figure(study: Study, done: Mapping[tuple[str, int], Measured]) -> Fig
         panel.set(xlabel=study.axis, title=name)
         panel.grid(alpha=0.3)
     lines = [shown[arm] for arm in study.arms if arm in shown]
-    columns = max(1, min(len(lines), int(width / COLUMN)))
+    column = max(COLUMN, SAMPLE + LETTER * max(len(arm) for arm in shown))
+    columns = max(1, min(len(lines), int(width / column)))
     figure.legend(handles=lines, loc="outside lower center", ncols=columns, frameon=False)
     # The legend is as high as it has lines, and takes that from nobody.
     figure.set_size_inches(width, HEIGHT * down + LINE * math.ceil(len(lines) / columns))
