@@ -86,7 +86,7 @@ class Book:
 
     def score_of(self, completion):
         (place,) = [i for i, text in enumerate(self.texts) if text.endswith(f"<completion>{completion}</completion>")]
-        return float(self.weights[1 + place])
+        return float(self.weights.detach()[1 + place])
 
 
 PROBLEMS = [Problem(id=f"p{g}", prompt=f"sum {g}?", answer=answer) for g, answer in enumerate(("85", "7", "3"))]
