@@ -119,6 +119,11 @@ def test_choices_and_votes_by_hand(by_hand):
     assert judges.voting([1, 0, 0, 0, 9, 1, 1, 1], by_hand, (4,)) == {"vote/4": 0.5}
 
 
+def test_picking_is_the_mean_over_sizes_by_hand(by_hand):
+    """Best of two 3/4 and of four 1/2, as above."""
+    assert judges.picking([0.9, 0.1, 0.2, 0.3, 0.9, 0.1, 0.2, 0.3], by_hand, (2, 4)) == pytest.approx(5 / 8)
+
+
 def test_readings_of_steps_by_hand(by_hand):
     """Rows that cannot be judged count nowhere, whatever their scores."""
     scores = torch.where(torch.tensor([[1, 1], [1, 0], [0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [0, 0]]) > 0, 2.0, -1.0)
@@ -165,22 +170,27 @@ def test_monte_carlo_labels_and_what_they_cost(world, labels):
     tokens = texts.tokens_of_prompts(world, labels)
     assert len(tokens) == 40
     assert tokens.sum() == labels.cost.tokens
-    rows = judges.labeled_rows(labels, "soft", 16)
-    hard = judges.labeled_rows(labels, "hard", 16)
+    rows = judges.labeled_rows(labels, 16)
     assert len(rows) == 16
-    for place, (soft, one) in enumerate(zip(rows, hard, strict=True)):
+    for place, soft in enumerate(rows):
         assert isinstance(soft, Stepwise)
         assert "".join(soft.steps) == world.train.rollouts.text[place]
         if world.train.rollouts.end[place] == End.EOS:  # a whole response is its own only completion
             assert soft.labels[-1] == world.train.outcome[place]
         assert all(label * 4 == int(label * 4) for label in soft.labels)
-        assert [label > 0 for label in soft.labels] == [bool(label) for label in one.labels]
+
+
+def nothing(model):
+    raise AssertionError("who learns nothing is not looked at")
 
 
 @pytest.mark.parametrize("method", judges.IMPLICIT)
 def test_untrained_all_rewards_are_exactly_0_and_rank_nothing(world, method):
-    model = judges.learn(world, method, judges.outcome_rows(world, method, 4, 8), 0, 1e-3)
-    rewards = ImplicitReward(model, reference=world.start, splitter=texts.SPLITTER).step_rewards(world.test.batch)
+    learned = judges.learn(world, method, judges.outcome_rows(world, method, 4, 8), (), 1e-3, nothing)
+    rewards = ImplicitReward(learned.model, reference=world.start, splitter=texts.SPLITTER).step_rewards(
+        world.test.batch
+    )
+    assert learned.steps == 0
     assert not rewards.nan_to_num().any()
     assert judges.step_auc(rewards, world.test) == 0.5
 
@@ -201,7 +211,7 @@ def test_labels_of_steps_stand_on_their_commas_and_the_last_on_the_end_token(wor
     row = rows[0]
     for loss, examples in (
         (OutcomeSteps(splitter=texts.SPLITTER), judges.outcome_rows(world, "copied", 40, 8)),
-        (StepLabels(), judges.labeled_rows(labels, "soft", 320)),
+        (StepLabels(), judges.labeled_rows(labels, 320)),
     ):
         _, columns = loss.prepare(world.start, [examples[row]])
         assert columns["share"][0].nonzero().squeeze(1).tolist() == [1, 3, 5]
@@ -214,17 +224,70 @@ def test_an_implicit_reward_learns_from_outcomes(world):
         Unpaired(problem=world.train.rollouts.problem(row), text=world.train.rollouts.text[row], label=own[-1])
         for row, own in zip(rows, labels.tolist(), strict=True)
     ]
-    model = judges.learn(world, "ce", examples, 40, 1e-3)
-    judge = ImplicitReward(model, reference=world.start, splitter=texts.SPLITTER)
+    learned = judges.learn(world, "ce", examples, (40,), 1e-3, lambda _: world.dev.right)
+    assert learned.steps == 40
+    judge = ImplicitReward(learned.model, reference=world.start, splitter=texts.SPLITTER)
     asked, wanted = whole(world.test.batch)
     scores = judge.step_rewards(world.test.batch)[asked].numpy()
     assert auc(scores[:, 2], wanted[:, 2]) > 0.9
 
 
+def weights(model):
+    return torch.cat([weight.detach().flatten() for weight in (*model.network.parameters(), model.head.weight)])
+
+
+def test_a_judge_is_kept_as_it_was_at_its_best_look(world):
+    """Its second of three looks is the best: it is what two looks alone would have made of it, and steps are two's."""
+    rows = judges.outcome_rows(world, "copied", 40, 8)
+    quality = {1: -world.dev.right, 2: world.dev.right, 3: 0 * world.dev.right}
+    seen = []
+
+    def score(model):
+        seen.append(weights(model))
+        return quality[len(seen)]
+
+    learned = judges.learn(world, "copied", rows, (1, 3, 4), 1e-3, score)
+    assert len(seen) == 3
+    assert learned.steps == 3
+    assert learned.dev == pytest.approx(judges.picking(world.dev.right, world.dev))
+    assert [weights(learned.model).equal(then) for then in seen] == [False, True, False]
+
+
+def test_looking_changes_nothing_of_what_is_learned(world):
+    """Four steps at one go, or with looks between: the same weights at the end."""
+    rows = judges.outcome_rows(world, "orm", 40, 8)
+    count = [0]
+
+    def better_and_better(_):
+        count[0] += 1
+        return world.dev.right if count[0] in (1, 3) else -world.dev.right
+
+    whole = judges.learn(world, "orm", rows, (4,), 1e-3, better_and_better)
+    parts = judges.learn(world, "orm", rows, (2, 4), 1e-3, better_and_better)
+    assert parts.steps == 4
+    assert weights(whole.model).equal(weights(parts.model))
+
+
+def test_prompts_come_together_but_pairs_do_not(world, monkeypatch):
+    """The first 64 responses are of eight prompts with eight each; the first 32 pairs of many more than two."""
+    taken = {}
+
+    def watch(model, rows, loss, plan, order):
+        taken[type(loss).__name__] = [rows[place].problem.prompt for place in order(rows, None)]
+        return True
+
+    monkeypatch.setattr(judges, "fit", watch)
+    for method in ("ce", "dpo"):
+        judges.learn(world, method, judges.outcome_rows(world, method, 40, 8), (1,), 1e-3, lambda _: world.dev.right)
+    assert [len(prompts) for prompts in taken.values()] == [64, 32]
+    assert len(set(taken["ImplicitCE"])) == 8
+    assert len(set(taken["Preference"])) > 4
+
+
 def test_an_interrupted_fit_is_no_judge(world, monkeypatch):
     monkeypatch.setattr(judges, "fit", lambda *_, **__: False)
     with pytest.raises(KeyboardInterrupt):
-        judges.learn(world, "ce", judges.outcome_rows(world, "ce", 4, 8), 5, 1e-3)
+        judges.learn(world, "ce", judges.outcome_rows(world, "ce", 4, 8), (5,), 1e-3, nothing)
 
 
 def test_balanced_rows_are_as_many_right_as_wrong(world):
@@ -234,9 +297,10 @@ def test_balanced_rows_are_as_many_right_as_wrong(world):
 
 def test_learning_leaves_the_reference_as_it_was(world):
     before = [parameter.clone() for parameter in world.start.network.parameters()]
-    model = judges.learn(world, "soft", judges.outcome_rows(world, "copied", 4, 8)[:0], 3, 1e-2)
-    judges.learn(world, "copied", judges.outcome_rows(world, "copied", 4, 8), 3, 1e-2)
-    for parameter, old, own in zip(world.start.network.parameters(), before, model.network.parameters(), strict=True):
+    learned = judges.learn(world, "soft", judges.outcome_rows(world, "copied", 4, 8)[:0], (3,), 1e-2, nothing)
+    judges.learn(world, "copied", judges.outcome_rows(world, "copied", 4, 8), (3,), 1e-2, lambda _: world.dev.right)
+    new = learned.model.network.parameters()
+    for parameter, old, own in zip(world.start.network.parameters(), before, new, strict=True):
         assert parameter.equal(old)
         assert own.equal(old)  # no rows: nothing learned
 
@@ -244,7 +308,7 @@ def test_learning_leaves_the_reference_as_it_was(world):
 @pytest.fixture(scope="module")
 def every_arm():
     """One seed of small settings."""
-    changed = {**STUDY.fast, **SMALL, "prompts": 40, "steps": 3}
+    changed = {**STUDY.fast, **SMALL, "prompts": 40, "looks": [1, 3]}
     return {arm: cell({**ARMS[arm], **changed}, 5) for arm in ARMS}
 
 
@@ -271,10 +335,17 @@ def test_equal_tokens_are_as_many_prompts_as_cost_no_more(every_arm):
     assert equal["examples"] % 8 == 0
 
 
+def test_every_learner_has_the_same_looks():
+    """Nobody is kept after a number of steps that the others could not be."""
+    looks = [tuple(settings["looks"]) for settings in ARMS.values() if settings["kind"] != "none"]
+    assert len(looks) == 12
+    assert len(set(looks)) == 1
+
+
 def test_a_cell_depends_on_settings_and_seed_alone(every_arm):
     texts.make_world.cache_clear()
     texts.make_labels.cache_clear()
-    changed = {**STUDY.fast, **SMALL, "prompts": 40, "steps": 3}
+    changed = {**STUDY.fast, **SMALL, "prompts": 40, "looks": [1, 3]}
     again = cell({**ARMS[SOFT], **changed}, 5)
     assert again.metrics == every_arm[SOFT].metrics
     assert cell({**ARMS[LIKELIHOOD], **changed}, 6).metrics != every_arm[LIKELIHOOD].metrics

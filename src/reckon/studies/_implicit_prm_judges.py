@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -27,6 +27,7 @@ from reckon.fit import (
     Unpaired,
     balanced,
     by_problem,
+    by_prompt,
     fit,
     pairs,
     read_examples,
@@ -39,44 +40,79 @@ from reckon.types import End, Rng
 
 BETA = 0.05
 RESPONSES = 64  # to a step of an optimizer; pairs are two
-HEAD = 10  # times the rate of the weights: a head begins at zero, and has few steps
+HEAD = 10  # times the rate of the weights: a head begins at zero
+WARMUP = 5  # steps
+PICKED = (2, 4, 8, 16)  # candidates a judge chooses among where its steps are decided
 CLEAN = -1  # no step is wrong
 DRAWS = 16  # subsets of the candidates that a vote of fewer than all is taken over
 
-Method: TypeAlias = Literal["ce", "dpo", "nca", "kto", "orm", "copied", "soft", "hard"]
+Method: TypeAlias = Literal["ce", "dpo", "nca", "kto", "orm", "copied", "soft"]
 Balance: TypeAlias = Literal["none", "dataset"]
 PAIRED: tuple[Method, ...] = ("dpo", "nca")
 IMPLICIT: tuple[Method, ...] = ("ce", "dpo", "nca", "kto")
 
 
-def learn(world: World, method: Method, rows: Sequence[Example], steps: int, lr: float) -> LanguageModel:
-    """A judge that begins at the reference, and learns from so many mini-batches.
+@dataclass(frozen=True, kw_only=True)
+class Learned:
+    """A judge as it was when it was best."""
+
+    model: LanguageModel
+    steps: int  # that it had learned for then; 0 = not at all
+    dev: float  # how well it then chose among the dev responses; NaN where it has learned nothing
+
+
+def learn(
+    world: World,
+    method: Method,
+    rows: Sequence[Example],
+    looks: Sequence[int],
+    lr: float,
+    score: Callable[[LanguageModel], ArrayLike],
+) -> Learned:
+    """A judge that begins at the reference, learns, and is kept as it was at its best look on the dev responses.
 
     Without rows, as where there is no pair, it stays what it was.
+
+    Args:
+        world: the reference and the dev responses.
+        method: the loss.
+        rows: what is learned from. The rows of a prompt come together, so that it is computed once; pairs, of which a
+            prompt may have as many as a mini-batch, do not.
+        looks: after how many steps it is looked at, ascending; there are no more steps than the last.
+        lr: of the weights.
+        score: what a judge says of each of the dev responses.
     """
     model = LanguageModel(
         copy.deepcopy(world.start.network),
         world.start.tokenizer,
         sampling=world.start.sampling,
-        optimizer=Optimization(lr=lr, schedule="linear", warmup=steps // 20, total=max(steps, 1)),
+        optimizer=Optimization(lr=lr, warmup=WARMUP),
         dtype="float32",
         device="cpu",
         tokens_per_batch=world.start.tokens_per_batch,
         value_head=method not in IMPLICIT,
         head_lr=None if method in IMPLICIT else HEAD * lr,
     )
-    batch = RESPONSES // 2 if method in PAIRED else RESPONSES
+    if not rows or not looks:
+        return Learned(model=model, steps=0, dev=math.nan)
+    batch, order = (RESPONSES // 2, shuffled) if method in PAIRED else (RESPONSES, by_prompt)
+    rng, places = Rng((world.seed, "learn")), list[int]()
+    while len(places) < looks[-1] * batch:
+        places += order(rows, rng.child(len(places)))
+    best, steps, kept = -math.inf, 0, model.state_dict()
+    for begun, until in zip((0, *looks), looks, strict=False):
+        part = places[begun * batch : until * batch]
+        if not fit(model, rows, _loss(world, method), Plan(batch=batch, show="nothing"), order=_given(part)):
+            raise KeyboardInterrupt  # `fit` stops in good order; half a judge must not pass for one
+        found = picking(score(model), world.dev)
+        if found > best:
+            best, steps, kept = found, until, copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    return Learned(model=model, steps=steps, dev=best)
 
-    def passes(rows: Sequence[Example], rng: Rng) -> Sequence[int]:
-        places: list[int] = []
-        while len(places) < steps * batch:
-            places += shuffled(rows, rng.child(len(places)))
-        return places[: steps * batch]
 
-    plan = Plan(batch=batch, seed=world.seed, show="nothing")
-    if rows and steps and not fit(model, rows, _loss(world, method), plan, order=passes):
-        raise KeyboardInterrupt  # `fit` stops in good order; half a judge must not pass for one
-    return model
+def _given(places: Sequence[int]) -> Callable[[Sequence[Example], Rng], Sequence[int]]:
+    return lambda _rows, _rng: places
 
 
 def _loss(world: World, method: Method) -> FitLoss:
@@ -91,7 +127,7 @@ def _loss(world: World, method: Method) -> FitLoss:
             return OutcomeBCE()
         case "copied":
             return OutcomeSteps(splitter=SPLITTER)
-        case "soft" | "hard":
+        case "soft":
             return StepLabels()
 
 
@@ -114,10 +150,10 @@ def outcome_rows(
     return pairs(by_problem(rows), Rng((world.seed, "pairs")), higher_is_better=True)
 
 
-def labeled_rows(labels: Labels, kind: Literal["hard", "soft"], traces: int) -> Sequence[Example]:
-    """The first responses with Monte-Carlo labels of their steps."""
+def labeled_rows(labels: Labels, traces: int) -> Sequence[Example]:
+    """The first responses, each step labeled with the share of its completions that are right."""
     records = tuple(label for label in labels if label.trace < traces)
-    return read_examples(step_rows(replace(labels, records=records), kind), "stepwise", separator="").rows
+    return read_examples(step_rows(replace(labels, records=records), "soft"), "stepwise", separator="").rows
 
 
 def choosing(scores: ArrayLike, written: Written, sizes: Sequence[int]) -> dict[str, float]:
@@ -127,6 +163,11 @@ def choosing(scores: ArrayLike, written: Written, sizes: Sequence[int]) -> dict[
         f"best/{n}": float(np.mean([expected_best_of_n(values[rows], written.right[rows], n) for rows in groups]))
         for n in sizes
     }
+
+
+def picking(scores: ArrayLike, written: Written, sizes: Sequence[int] = PICKED) -> float:
+    """The mean of `choosing` over these sizes, which varies less by luck than the largest alone."""
+    return float(np.mean(list(choosing(scores, written, sizes).values())))
 
 
 def voting(weights: ArrayLike | None, written: Written, sizes: Sequence[int] = (CANDIDATES,)) -> dict[str, float]:
