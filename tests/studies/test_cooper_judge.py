@@ -3,6 +3,7 @@ numbers."""
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -129,9 +130,13 @@ def test_labels_of_the_annotators_and_of_their_agreement(small):
     assert all(world.PHRASE in text for text in changed)
 
 
+def start():
+    return judges.reader(3, 16, 2)
+
+
 def judge_of(reference):
-    """Not trained; an arbitrary head gives all kinds of numbers."""
-    model = judges.new_judge(3, 16, 1, 1e-3)
+    """Hardly trained; an arbitrary head gives all kinds of numbers."""
+    model = judges.new_judge(start(), 16, 1, 1e-3)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
     return ReferenceBased(model, reference=reference, output="logit")
 
@@ -172,10 +177,33 @@ def test_the_text_is_verifyrms():
 
 
 def test_all_arms_of_a_seed_begin_alike():
-    first, again, other = (judges.new_judge(seed, 16, 3, 1e-3).network for seed in (0, 0, 1))
-    for a, b in zip(first.parameters(), again.parameters(), strict=True):
-        assert a.equal(b)
-    assert not first.model.embed_tokens.weight.equal(other.model.embed_tokens.weight)
+    first, again = (judges.new_judge(start(), 16, 3, 1e-3) for _ in range(2))
+    for name, weight in first.network.state_dict().items():
+        assert weight.equal(again.network.state_dict()[name])
+        assert weight.equal(start()[name])
+    assert not first.head.weight.any()
+    other = judges.reader.__wrapped__(4, 16, 2)["model.embed_tokens.weight"]
+    assert not first.network.model.embed_tokens.weight.equal(other)
+
+
+def test_the_reader_learns_whether_the_last_number_is_the_reference_and_nothing_of_sums(monkeypatch):
+    seen = []
+    monkeypatch.setattr(judges, "learn", lambda model, rows: seen.extend(rows))
+    judges.reader.__wrapped__(3, 16, 10)
+    assert len(seen) == 10 * 128
+    sums = 0
+    for row in seen:
+        a, b, reference = (int(number) for number in re.findall(r"\d+", row.problem.prompt))
+        *before, number = row.text.removesuffix("</completion>").split()
+        assert (int(number) == reference) == row.label
+        assert len(before) < 2
+        assert all(word.isdigit() for word in before)
+        sums += a + b == reference
+    assert sum(row.label for row in seen) == 640
+    assert sum(" " in row.text for row in seen) == 640
+    assert sums < 0.1 * len(seen)  # by chance, of 49 numbers
+    tokenizer = judges.make_tokenizer()
+    assert all(tokenizer.unk_token_id not in tokenizer(row.text)["input_ids"] for row in seen)
 
 
 def test_pairs_come_from_labels(small):
@@ -258,7 +286,7 @@ def test_a_judge_learns_its_labels():
         for form in ("answer:", "####")
         for n in range(20, 30)
     ]
-    model = judges.new_judge(0, 16, 30, 1e-2)
+    model = judges.new_judge(start(), 16, 30, 1e-2)
     judges.learn(model, judges.arranged(rows, 30, Rng((0,))))
     asked = world.judged(TASK, [SUM], ["answer: 44", "#### 44"], [0, 0])
     assert (ReferenceBased(model, output="logit").logits(asked) > 0).tolist() == [True, False]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import numpy as np
 import torch
@@ -28,11 +28,28 @@ from reckon.evaluate import auc
 from reckon.fit import BradleyTerry, Example, FitLoss, OutcomeBCE, Paired, Plan, Unpaired, by_prompt, fit
 from reckon.models import LanguageModel, Optimization
 from reckon.rewards import ReferenceBased, format_reference_based, question_of
-from reckon.studies._cooper_world import FORMS, PHRASE, SLIPS, World, annotators, form_of, judged, poisoned
+from reckon.studies._cooper_world import (
+    FORMS,
+    LARGEST,
+    PHRASE,
+    SLIPS,
+    SMALLEST,
+    World,
+    annotators,
+    form_of,
+    judged,
+    poisoned,
+)
 from reckon.types import Batch, Problem, Rng, Rollouts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 BATCH = 128  # texts to a step: responses, or half as many pairs
 LAYERS, HEADS = 2, 4
+READER_LR = 3e-3
+READ = 8  # texts to each of the reader's references
 _END = "</completion>"
 _TAGS = ("<question>", "</question>", "<reference_answer>", "</reference_answer>", "<completion>", _END)
 _SPECIAL = ("<pad>", "<end>", "<unknown>")
@@ -137,8 +154,37 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def new_judge(seed: int, width: int, steps: int, lr: float) -> LanguageModel:
-    """A Llama of two layers with random weights and a value head: the same in all arms of a seed."""
+@lru_cache(maxsize=1)
+def reader(seed: int, width: int, steps: int) -> Mapping[str, Tensor]:
+    """Weights that every judge of a seed starts from, as VerifyRM starts from those of a language model.
+
+    They have learned to read, and nothing of sums or of forms: whether the last number of a text, alone or behind
+    another one, is that of the reference, which is any number and not the question's sum.
+    """
+    generator = Rng((seed, "cooper-judge", "reader")).numpy()
+    rows: list[Example] = []
+    for place in range(steps * BATCH // READ):
+        a, b = generator.integers(SMALLEST, LARGEST + 1, size=2).tolist()
+        reference, before = generator.integers(2 * SMALLEST, 2 * LARGEST + 1, size=2).tolist()
+        problem = Problem(id=str(place), prompt=f"{a}+{b}=", answer=str(reference))
+        for row, slip in enumerate(generator.choice(SLIPS, size=READ).tolist()):
+            number = reference + (slip if row % 2 else 0)
+            text = str(number) if row < READ // 2 else f"{before} {number}"
+            rows.append(shown(problem, text, number == reference, reference=True))
+    model = _model(_network(width, Rng((seed, "cooper-judge", "weights"))), steps, READER_LR)
+    learn(model, rows)
+    return {name: weight.detach().clone() for name, weight in model.network.state_dict().items()}
+
+
+def new_judge(start: Mapping[str, Tensor], width: int, steps: int, lr: float) -> LanguageModel:
+    """The reader with a new value head: the same in all arms of a seed."""
+    network = _network(width, Rng(()))
+    network.load_state_dict(dict(start))
+    return _model(network, steps, lr)
+
+
+def _network(width: int, rng: Rng) -> PreTrainedModel:
+    """A Llama of two layers with random weights, whatever the global random state is."""
     tokenizer = make_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -154,11 +200,14 @@ def new_judge(seed: int, width: int, steps: int, lr: float) -> LanguageModel:
         bos_token_id=None,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(Rng((seed, "cooper-judge", "weights")).integer() % 2**32)
-        network = LlamaForCausalLM(config)
+        torch.manual_seed(rng.integer() % 2**32)
+        return LlamaForCausalLM(config)
+
+
+def _model(network: PreTrainedModel, steps: int, lr: float) -> LanguageModel:
     return LanguageModel(
         network,
-        tokenizer,
+        make_tokenizer(),
         optimizer=Optimization(lr=lr, warmup=steps // 20, schedule="cosine", total=max(steps, 1), weight_decay=0.01),
         dtype="float32",
         device="cpu",

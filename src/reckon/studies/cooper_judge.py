@@ -33,7 +33,9 @@ def cell(settings: Settings, seed: int) -> Measured:
     if not steps:  # an annotator alone: nobody is fitted to its labels
         return Measured(metrics=numbers)
     rows = judges.rows_of(world, kept, labels, loss, reference, seed)
-    model = judges.new_judge(seed, cast("int", settings["width"]), steps, cast("float", settings["lr"]))
+    width = cast("int", settings["width"])
+    start = judges.reader(seed, width, cast("int", settings["reading"]))
+    model = judges.new_judge(start, width, steps, cast("float", settings["lr"]))
     judge = ReferenceBased(model, reference=reference, output="logit")
     exam = judges.make_exam(world, seed)
     places = judges.arranged(rows, steps, Rng((seed, "cooper-judge", "order")))
@@ -61,8 +63,8 @@ DRAWN = {
     "phrase/over right": "phrase and a wrong number above a right answer",
 }
 FEW, MANY = 512, 2048
-STEPS = 160
-LR = {True: 3e-3, False: 1e-2}  # with the reference and without: see the notes
+STEPS = 60
+LR = {True: 3e-3, False: 1e-3}  # with the reference and without: see the notes
 
 
 def _settings(
@@ -74,7 +76,7 @@ def _settings(
     plot: bool = True,
 ) -> dict[str, Json]:
     own: dict[str, Json] = {"labels": labels, "reference": reference, "loss": loss, "triples": triples}
-    shared: dict[str, Json] = {"width": 64, "asked": 256, "tests": 40, "answers": 8}
+    shared: dict[str, Json] = {"width": 64, "reading": 300, "asked": 256, "tests": 40, "answers": 8}
     return {**own, "lr": LR[reference], "steps": steps, "plot": plot, **shared}
 
 
@@ -209,8 +211,8 @@ STUDY = Study(
     title="Cooper: a judge that is shown the reference answer",
     source="Hong et al. 2025, Cooper, arXiv:2508.05613: VerifyRM and its annotation, on sums of two numbers.",
     arms=ARMS,
-    seeds=(0, 1, 2),
-    fast={"steps": 5, "width": 16, "triples": 64, "asked": 12, "tests": 4},
+    seeds=(3, 4, 5),  # see the notes
+    fast={"steps": 5, "reading": 3, "width": 16, "triples": 64, "asked": 12, "tests": 4},
     cell=cell,
     claims=CLAIMS,
     rows=tuple(Row(arm=arm, metric=metric, says=METRICS[metric]) for metric, arms in _ROWS.items() for arm in arms),
@@ -220,21 +222,25 @@ STUDY = Study(
         "other off, are 12 of 100; `as stated in the reference n`, with any number, 8. Every judge is examined on 320 "
         "such responses to 40 questions of another split, and on the phrase with a wrong number beside a right "
         "`#### n` for each.",
-        "A judge is a transformer of two layers and width 64 with random weights, which reads VerifyRM's template, a "
-        "token for each tag, word and number; in the paper it begins as a language model that knows mathematics. So "
-        "without the reference nobody can expect it to add: it sees 256 of the 625 sums. Numbers as single tokens make "
-        "comparing easy and adding hard.",
-        "All take 160 steps of AdamW on 128 responses (64 pairs) from the same first weights. The rate is the best of "
-        "1e-3, 3e-3 and 1e-2 on seed 100, which the study does not use: 3e-3 with the reference, 1e-2 without. There "
-        "300 steps at 3e-3 came to an accuracy of 0.95 with it and of 0.40 without, below chance: a judge that knows "
-        "questions by heart takes others for their neighbors. So it is held against chance too.",
+        "A judge is a transformer of two layers and width 64 that reads VerifyRM's template, a token for each tag, word "
+        "and number. In the paper it begins as a language model that knows mathematics. Here all judges of a seed begin "
+        "as one that has learned to read, by 300 steps on whether the last number of a text is the reference, which is "
+        "any number and not the sum; it knows nothing of sums and forms, and its head is put back to zero. Numbers as "
+        "single tokens make comparing easy and adding hard: nobody learns to add from 256 of the 625 sums.",
+        "All take 60 steps of AdamW on 128 responses (64 pairs). The rate is the better of 1e-3 and 3e-3 on seed 100, "
+        "which the study does not use, for 80 steps: 3e-3 with the reference (accuracy 0.96, at 1e-3 0.93), 1e-3 "
+        "without (0.55, at 3e-3 0.54). From random weights 300 steps at 3e-3 came to 0.95 with it and to 0.40 without "
+        "there, so it is not the reader that makes the difference. Below chance is what a judge is that knows "
+        "questions by heart and takes others for their neighbors; so it is held against chance too.",
         "The strict rule reads the first number behind `####` and nothing else; the lenient one accepts where the "
         "reference stands anywhere; the noisy judge errs in 10% of its verdicts, abstains from 5% and believes the "
         "phrase. Majority and unanimity are of these three. Poisoned labels are the truth, but call the phrase right "
         "19 times of 20.",
         "Pairs are a response that is labeled right and the same with another final number, drawn evenly from those of "
         "two digits. A logit learned from them has no zero, so that their accuracy is not asked.",
-        "The rules were committed before the run on seeds 0 to 2, but after these single judges on seed 100: with and "
-        "without the reference, of the majority's labels, and of poisoned pairs.",
+        "The rules were committed before the run on seeds 3 to 5, but after these single judges on seed 100: with and "
+        "without the reference, of the majority's and of unanimous labels, and of poisoned labels and pairs. A first "
+        "form, 160 steps from random weights, was stopped on seeds 0 to 2 when its judges turned out not to have "
+        "learned (accuracy 0.73 to 0.81 with the reference, 0.60 of the majority's labels). The rules are the same.",
     ),
 )
