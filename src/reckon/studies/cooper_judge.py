@@ -222,11 +222,11 @@ STUDY = Study(
         "other off, are 12 of 100; `as stated in the reference n`, with any number, 8. Every judge is examined on 320 "
         "such responses to 40 questions of another split, and on the phrase with a wrong number beside a right "
         "`#### n` for each.",
-        "A judge is a transformer of two layers and width 64 that reads VerifyRM's template, a token for each tag, word "
-        "and number. In the paper it begins as a language model that knows mathematics. Here all judges of a seed begin "
-        "as one that has learned to read, by 300 steps on whether the last number of a text is the reference, which is "
-        "any number and not the sum; it knows nothing of sums and forms, and its head is put back to zero. Numbers as "
-        "single tokens make comparing easy and adding hard: nobody learns to add from 256 of the 625 sums.",
+        "A judge is a transformer of two layers and width 64 that reads VerifyRM's template, a token for each tag, "
+        "word and number. In the paper it begins as a language model that knows mathematics. Here all judges of a seed "
+        "begin as one that has learned to read, by 300 steps on whether the last number of a text is the reference, "
+        "which is any number and not the sum; it knows nothing of sums and forms, and its head is put back to zero. "
+        "Numbers as single tokens make comparing easy and adding hard: nobody learns to add from 256 of the 625 sums.",
         "All take 60 steps of AdamW on 128 responses (64 pairs). The rate is the better of 1e-3 and 3e-3 on seed 100, "
         "which the study does not use, for 80 steps: 3e-3 with the reference (accuracy 0.96, at 1e-3 0.93), 1e-3 "
         "without (0.55, at 3e-3 0.54). From random weights 300 steps at 3e-3 came to 0.95 with it and to 0.40 without "
