@@ -294,6 +294,11 @@ STUDY = Study(
         "accuracy can earn, and are probably those of a last batch.",
         "Loop, pairs, checks and monitor are those of a real run: every response is a text that rule, corruptor and "
         "judge read.",
+        "Seen in the run and claimed nowhere: learning from the right response with the lowest score is far worse than "
+        "from the first (accuracy 0.18 against 0.50 at step 300), for the judge scores the hack highest and is hardly "
+        "ever shown it so; all right responses in the first one's place change little; at rate 16 a judge that learns "
+        "at every fourth step does as well; and with a binary reward three runs of five collapsed halfway, the "
+        "monitor sounded, and they recovered.",
         "The rules were committed before the first full run, after the pilot's table and one seed had been looked at.",
     ),
 )
