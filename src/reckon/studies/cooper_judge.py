@@ -238,6 +238,10 @@ STUDY = Study(
         "19 times of 20.",
         "Pairs are a response that is labeled right and the same with another final number, drawn evenly from those of "
         "two digits. A logit learned from them has no zero, so that their accuracy is not asked.",
+        "Seen beside the claims, after the run: unanimity does not keep the phrase out, because where annotators "
+        "disagree there is no label, and a judge that was told nothing of the phrase mostly called it right. A judge "
+        "that is shown the reference and learned poisoned labels calls the phrase right, but mostly not more right "
+        "than a right answer: there was little left for pairs to do better, and rankings were the wrong place to look.",
         "The rules were committed before the run on seeds 3 to 5, but after these single judges on seed 100: with and "
         "without the reference, of the majority's and of unanimous labels, and of poisoned labels and pairs. A first "
         "form, 160 steps from random weights, was stopped on seeds 0 to 2 when its judges turned out not to have "
