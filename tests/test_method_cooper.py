@@ -17,6 +17,7 @@ from reckon.recipe import Recipe
 from reckon.rewards import HackMonitor, OnlineReferenceBased
 from reckon.samplers import All
 from reckon.tasks import ChainArithmetic
+from whole_runs import checkpoint, made_once, metrics, train
 
 RECIPE = """\
 model: {name: ./small, dtype: float32}
@@ -97,32 +98,11 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(home):
     """trained(*settings) -> the folder of a whole run with these settings, made once."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def run(*settings):
-        if settings not in made:
-            made[settings] = home / f"whole-{len(made)}"
-            assert train("cooper.yaml", *settings, "--out", str(made[settings])) == 0
-        return made[settings]
-
-    return run
-
-
-def train(*arguments):
-    return main(["train", *arguments, "--quiet"])
+    return made_once(home, "cooper.yaml")
 
 
 def told(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def metrics(folder):
-    clock = ("seconds", "time/", "memory/")
-    return [{k: repr(v) for k, v in line.items() if not k.startswith(clock)} for line in told(folder)]
-
-
-def checkpoint(folder, step):
-    return {path.name: path.read_bytes() for path in (folder / "checkpoints" / f"step-{step:06}").iterdir()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

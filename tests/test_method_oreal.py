@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from reckon.cli import main
 from reckon.credit import Reshaped
 from reckon.errors import InputError
 from reckon.losses import ClonePositives, WeightedNegatives
@@ -18,6 +17,7 @@ from reckon.rewards import TokenOutcomeModel, Verifier
 from reckon.samplers import OnePair
 from reckon.tasks import ChainArithmetic
 from reckon.types import Refill
+from whole_runs import checkpoint, made_once, metrics, train
 
 RECIPE = """\
 model: {{name: "{model}", dtype: float32}}
@@ -97,34 +97,12 @@ def home(tmp_path_factory, small_model):
 @pytest.fixture(scope="module")
 def trained(home):
     """trained(*settings) -> the folder of a whole run with these settings, made once."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def run(*settings):
-        if settings not in made:
-            made[settings] = home / f"whole-{len(made)}"
-            assert train("oreal.yaml", *settings, "--out", str(made[settings])) == 0
-        return made[settings]
-
-    return run
-
-
-def train(*arguments):
-    return main(["train", *arguments, "--quiet"])
-
-
-def metrics(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "time/", "memory/")
-    return [{k: repr(v) for k, v in line.items() if not k.startswith(clock)} for line in lines]
+    return made_once(home, "oreal.yaml")
 
 
 def told(folder):
     """Every step's numbers; before the first there is a line of its own."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][1:]
-
-
-def checkpoint(folder, step):
-    return {path.name: path.read_bytes() for path in (folder / "checkpoints" / f"step-{step:06}").iterdir()}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

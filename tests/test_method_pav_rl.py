@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reckon.cli import main
+import whole_runs
 from reckon.credit import GAE, LeaveOneOut, Streamwise
 from reckon.errors import InputError
 from reckon.losses import PolicyGradient, ValueLoss
@@ -23,6 +23,7 @@ from reckon.runs import Run
 from reckon.tasks import ChainArithmetic
 from reckon.train import Plan, train
 from reckon.types import Batch, Outputs, Problem, Rng, Rollouts, Seen, Sequences, Verdict
+from whole_runs import checkpoint, made_once, metrics
 
 # The identities of section 6 of the specification. All responses of three tokens, 0 or 1, by a table of 7 prefixes
 
@@ -224,29 +225,7 @@ def home(tmp_path_factory, small_model):
 @pytest.fixture(scope="module")
 def trained(home):
     """trained(*settings) -> the folder of a whole run with these settings, made once."""
-    made: dict[tuple[str, ...], Path] = {}
-
-    def run(*settings):
-        if settings not in made:
-            made[settings] = home / f"whole-{len(made)}"
-            assert command("pav.yaml", *settings, "--out", str(made[settings])) == 0
-        return made[settings]
-
-    return run
-
-
-def command(*arguments):
-    return main(["train", *arguments, "--quiet"])
-
-
-def metrics(folder):
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "time/", "memory/")
-    return [{k: repr(v) for k, v in line.items() if not k.startswith(clock)} for line in lines]
-
-
-def checkpoint(folder, step=6):
-    return {path.name: path.read_bytes() for path in (folder / "checkpoints" / f"step-{step:06}").iterdir()}
+    return made_once(home, "pav.yaml")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -264,9 +243,9 @@ def test_resumed_with_its_prover_it_is_as_if_nothing_had_happened(home, trained,
 
     with monkeypatch.context() as patch:
         patch.setattr(MonteCarloAdvantage, "assess", stop_at_the_third)
-        assert command("pav.yaml", *settings, "--out", str(broken)) == 130
+        assert whole_runs.train("pav.yaml", *settings, "--out", str(broken)) == 130
     assert calls == [0, 1, 2]
-    assert command("--resume", str(broken)) == 0
+    assert whole_runs.train("--resume", str(broken)) == 0
     assert metrics(broken) == metrics(whole)
     assert checkpoint(broken) == checkpoint(whole)
     renewed = checkpoint(whole)["reward.safetensors"] != checkpoint(whole, 4)["reward.safetensors"]
