@@ -1,7 +1,6 @@
 """Cooper as a recipe: its parts, and real runs of a one-layer model that agree to the last bit and stop when told."""
 
 import json
-import logging
 import os
 import signal
 from pathlib import Path
@@ -169,11 +168,9 @@ ALARMED = (
 )
 
 
-def test_a_stop_is_told_saved_and_gone_on_from_exactly(home, trained, capfd, monkeypatch):
+def test_a_stop_is_told_saved_and_gone_on_from_exactly(home, trained, capfd, caplog):
     warned = trained(*ALARMED)
-    logged = []  # not caplog: a library that another test has loaded may have turned off the loggers that were there
-    logger = logging.getLogger("reckon.rewards._hack_monitor")
-    monkeypatch.setattr(logger, "warning", lambda message, *args: logged.append(message % args))
+    caplog.clear()
     sounded = [line["step"] for line in told(warned)[1:] if line["reward/judge/alarm/inaccurate"]]
     assert sounded
     assert sounded[0] < 6
@@ -183,7 +180,7 @@ def test_a_stop_is_told_saved_and_gone_on_from_exactly(home, trained, capfd, mon
     out = capfd.readouterr().out
     assert f"{sounded[0]} steps, stopped; go on with: reckon train --resume" in out
     assert "Stopped by hack_monitor, inaccurate: of 4 responses of the first steps" in out
-    assert sum("hack_monitor, inaccurate: of 4 responses" in line for line in logged) == 1
+    assert sum("hack_monitor, inaccurate: of 4 responses" in line for line in caplog.messages) == 1
     assert told(stopping)[-1]["step"] == sounded[0]
     assert main(["train", "--resume", str(stopping), "--quiet"]) == 0  # which is a decision: from now on it only warns
     assert metrics(stopping) == metrics(warned)
