@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,20 @@ from reckon.errors import InputError
 from reckon.rewards import reward_metrics
 from reckon.runs import Progress, Run, interruptible, peak_memory
 from reckon.samplers import collect, collect_metrics
-from reckon.types import Metrics, Parts, Policy, Reporting, Rng, Rollouts, Stateful, Task, Verdict
+from reckon.types import (
+    Batch,
+    Credit,
+    Metrics,
+    Parts,
+    Policy,
+    Reporting,
+    Rng,
+    Rollouts,
+    Stateful,
+    Stream,
+    Task,
+    Verdict,
+)
 
 Evaluate = Callable[[Policy, int], Metrics]  # the policy and the steps it has made; called between steps
 
@@ -50,43 +63,17 @@ def train(policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evalua
         True if the plan was finished, False if it was interrupted; the run is saved either way.
     """
     memory = {"policy": policy} | {name: part for name, part in vars(parts).items() if isinstance(part, Stateful)}
-
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        with spending("verify"):
-            return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
-
     start = run.restore(memory)
     with interruptible() as stop, Progress(plan.steps, start, show=plan.show) as bar:
         if start == 0 and evaluate is not None:
             run.log(0, evaluate(policy, 0))
         for step in range(start, plan.steps):
             rng = Rng((plan.seed, step))
-            with Ledger() as ledger:
-                with spending("sample"):
-                    batch = collect(
-                        parts.sampler,
-                        policy,
-                        verify,
-                        parts.keep,
-                        plan.prompts,
-                        plan.answers,
-                        rng,
-                        step=step,
-                        refill=parts.refill,
-                    )
-                with spending("reward"):
-                    streams = parts.reward.assess(batch, rng.child("reward"))
-                with spending("advantage"):
-                    credit = parts.advantage(batch, streams)
-                metrics = collect_metrics(batch.seen) | reward_metrics(streams, batch) | credit_metrics(credit, batch)
-                with spending("update"):
-                    metrics |= policy.update(parts.objective, batch, credit, rng.child("update"))
-                metrics |= parts.sampler.learn(batch.seen)
-            metrics |= ledger.metrics() | _told(parts)
-            metrics["memory/peak_mib"] = peak_memory()
+            done = take_step(policy, task, parts, rng, step=step, prompts=plan.prompts, answers=plan.answers)
+            metrics = done.metrics | {"memory/peak_mib": peak_memory()}
             if evaluate is not None:
                 metrics |= evaluate(policy, step + 1)
-            run.record(step + 1, batch, streams, credit, batch.verdicts)
+            run.record(step + 1, done.batch, done.streams, done.credit, done.batch.verdicts)
             run.log(step + 1, metrics)
             bar.update(step + 1, f"outcome {metrics['outcome/mean']:.2f}, {metrics['length/mean']:.0f} tokens")
             score = metrics.get("eval/dev/pass@1")
@@ -94,6 +81,50 @@ def train(policy: Policy, task: Task, parts: Parts, run: Run, plan: Plan, evalua
             if stop.requested:
                 return step + 1 == plan.steps
     return True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What a step drew, what it was worth, and what can be told of it."""
+
+    batch: Batch
+    streams: Mapping[str, Stream]
+    credit: Credit
+    metrics: Metrics  # of every part, with its seconds and tokens
+
+
+def take_step(policy: Policy, task: Task, parts: Parts, rng: Rng, *, step: int, prompts: int, answers: int) -> Step:
+    """One step of the loop, without a folder: draws, checks, rewards, credits and learns.
+
+    Args:
+        policy: what learns.
+        task: checks the answers.
+        parts: the method; its sampler and its rewards learn as well.
+        rng: of this step.
+        step: its number, from 0.
+        prompts: problems that are posed.
+        answers: responses to each.
+    """
+
+    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
+        with spending("verify"):
+            return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
+
+    with Ledger() as ledger:
+        with spending("sample"):
+            batch = collect(
+                parts.sampler, policy, verify, parts.keep, prompts, answers, rng, step=step, refill=parts.refill
+            )
+        with spending("reward"):
+            streams = parts.reward.assess(batch, rng.child("reward"))
+        with spending("advantage"):
+            credit = parts.advantage(batch, streams)
+        metrics = collect_metrics(batch.seen) | reward_metrics(streams, batch) | credit_metrics(credit, batch)
+        with spending("update"):
+            metrics |= policy.update(parts.objective, batch, credit, rng.child("update"))
+        metrics |= parts.sampler.learn(batch.seen)
+    metrics |= ledger.metrics() | _told(parts)
+    return Step(batch=batch, streams=streams, credit=credit, metrics=metrics)
 
 
 def _told(parts: Parts) -> Metrics:

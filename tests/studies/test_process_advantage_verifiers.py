@@ -13,7 +13,6 @@ from reckon.losses import PolicyGradient
 from reckon.methods import pav_rl
 from reckon.process import best_of_k
 from reckon.runs import Run
-from reckon.samplers import collect
 from reckon.studies import judge, run_study
 from reckon.studies._planted import (
     END,
@@ -36,7 +35,7 @@ from reckon.studies._planted import (
 )
 from reckon.studies._planted_policy import NetworkPolicy, exact_judge, imitate
 from reckon.studies.process_advantage_verifiers import STUDY, cell, prover_values, values_after
-from reckon.train import Plan, train
+from reckon.train import Plan, take_step, train
 from reckon.types import Batch, End, Outputs, Problem, Rng, Seen
 
 PROBLEM = Problem(id="p", prompt="Which sequence?")
@@ -290,7 +289,7 @@ def test_the_parts_give_the_gradient_of_the_formula(gamma, k):
 
 
 def test_the_loop_of_a_language_model_makes_the_studys_steps(tmp_path):
-    """`train` with the method's parts, its prover replaced by the exact one, against the study's own lines."""
+    """`train` with the method's parts, its prover replaced by the exact one, against steps without a folder."""
 
     def parts_of(policy):
         parts = pav_rl(Planted(), alpha=1.0, kl=0.0, policy=policy)
@@ -302,18 +301,7 @@ def test_the_loop_of_a_language_model_makes_the_studys_steps(tmp_path):
         assert train(looped, task, parts_of(looped), run, Plan(steps=3, prompts=1, answers=64, seed=5, show="nothing"))
     parts = parts_of(stepped)
     for step in range(3):
-        batch = collect(
-            parts.sampler,
-            stepped,
-            lambda rollouts: [task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text)],
-            parts.keep,
-            1,
-            64,
-            Rng((5, step)),
-            step=step,
-        )
-        streams = parts.reward.assess(batch, Rng((5, step, "reward")))
-        stepped.update(parts.objective, batch, parts.advantage(batch, streams), Rng((5, step, "update")))
+        take_step(stepped, task, parts, Rng((5, step)), step=step, prompts=1, answers=64)
     start, ends = imitator().state_dict(), (looped.state_dict(), stepped.state_dict())
     for name, weights in start.items():
         assert torch.equal(ends[0][name], ends[1][name])

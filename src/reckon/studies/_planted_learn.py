@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from reckon.types import Batch, Judges, Objective, Rng, Rollouts, Stream, Verdict
+from reckon.types import Batch, Judges, Objective, Rng, Stream
 
 if TYPE_CHECKING:
     from reckon.studies._planted_policy import NetworkPolicy
@@ -65,44 +65,49 @@ def learn(
     from reckon.credit import GroupNormalized
     from reckon.losses import EntropyBonus, Objectives, PolicyGradient
     from reckon.process import unbiased_best_of_k
-    from reckon.samplers import All, Uniform, collect
+    from reckon.samplers import All, Uniform
     from reckon.studies._planted import Planted, prover, sample, table_law
     from reckon.studies._planted_policy import NetworkPolicy, imitate
+    from reckon.studies._watched import Watched
+    from reckon.train import take_step
+    from reckon.types import Parts
 
     task, root = Planted(), Rng((seed, "process-advantage-verifiers"))
     policy = NetworkPolicy(root.child("weights").integer() % 2**31)
     examples = sample(table_law(prover(BASE)), task.problems("train"), 50 * ANSWERS, root.child("examples"))
     imitate(policy, examples, ANSWERS)
-    judge = judge_of(policy)
     # Sums over tokens: the advantage of a step is not the smaller because the response is long.
     terms: dict[str, Objective] = {
         "policy": PolicyGradient(average="constant", length=1),
         "entropy": EntropyBonus(coef=entropy, average="constant", length=1),
     }
-    sampler, advantage, objective = Uniform(task), GroupNormalized(std=False), Objectives(terms)
-
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
 
     def passes() -> float:
         with torch.no_grad():
             drawn = policy.sample(task.problems("test"), DRAWN, root.child("test"))
-        right = sum(cast("float", verdict.outcome) for verdict in verify(drawn))
+        right = sum(cast("float", task.check(drawn.problem(i), text).outcome) for i, text in enumerate(drawn.text))
         return float(unbiased_best_of_k(torch.tensor(right), DRAWN, PASS))
 
     right: list[float] = []
     recent: list[float] = []
     entropies: list[float] = []
     pass_at = float("nan")
-    for step in range(steps):
-        rng = root.child(step)
-        batch = collect(sampler, policy, verify, All(), 1, ANSWERS, rng, step=step)
+
+    def look(batch: Batch, streams: Mapping[str, Stream]) -> None:
         entropies.append(policy.mean_entropy(batch.seq))
-        streams = judge.assess(batch, rng.child("reward"))
         if observe is not None:
             observe(policy, batch, streams)
-        policy.update(objective, batch, advantage(batch, streams), rng.child("update"))
-        right.append(float(batch.outcome.mean()))
+
+    parts = Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=Watched(judge_of(policy), look),
+        advantage=GroupNormalized(std=False),
+        objective=Objectives(terms),
+    )
+    for step in range(steps):
+        done = take_step(policy, task, parts, root.child(step), step=step, prompts=1, answers=ANSWERS)
+        right.append(float(done.batch.outcome.mean()))
         recent.append(sum(right[-WINDOW:]) / len(right[-WINDOW:]))
         if step + 1 == min(AT, steps):
             pass_at = passes()

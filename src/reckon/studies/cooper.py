@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Reporting, Rng, Rollouts, Verdict
+from reckon.types import Json, Rng
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel
@@ -28,7 +28,6 @@ EVERY = 10  # steps between two points of a curve
 
 def cell(settings: Settings, seed: int) -> Measured:
     """One run; what the table holds on the way, computed exactly."""
-    from reckon.samplers import collect
     from reckon.studies._hacking_world import (
         ANSWERS,
         GROUPS,
@@ -38,12 +37,10 @@ def cell(settings: Settings, seed: int) -> Measured:
         expected_reward,
         start_policy,
     )
+    from reckon.train import take_step
 
     learner, task = start_policy(), Questions()
     judge, parts = _parts(settings, task, learner)
-
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
 
     def state() -> dict[str, float]:
         law = learner.probabilities()[0]
@@ -57,12 +54,9 @@ def cell(settings: Settings, seed: int) -> Measured:
     seen, alarm = [state()], list[int]()
     for step in range(steps):
         rng = Rng((seed, "cooper", step))
-        batch = collect(parts.sampler, learner, verify, parts.keep, GROUPS, ANSWERS, rng, step=step)
-        streams = parts.reward.assess(batch, rng.child("reward"))
-        learner.update(parts.objective, batch, parts.advantage(batch, streams), rng.child("update"))
-        parts.sampler.learn(batch.seen)
+        done = take_step(learner, task, parts, rng, step=step, prompts=GROUPS, answers=ANSWERS)
         seen.append(state())
-        if cast("Reporting", parts.reward).metrics()["reward/judge/alarm/gamed"]:
+        if done.metrics["reward/judge/alarm/gamed"]:
             alarm.append(step + 1)
     best = max(range(steps + 1), key=lambda step: seen[step]["accuracy"])
     metrics = {f"accuracy/{at}": seen[min(at, steps)]["accuracy"] for at in (0, 100, 300, 400)}

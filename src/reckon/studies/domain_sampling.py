@@ -13,7 +13,7 @@ from typing import cast
 from reckon.studies._bits import NAMES, Bits
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Refill, Rng, Rollouts, Sampler, Task, Verdict
+from reckon.types import Batch, Json, Refill, Rng, Sampler, Stream, Task
 
 GROUPS, ANSWERS = 64, 8  # a step
 STEPS = 400
@@ -45,8 +45,10 @@ def sampler_of(kind: str, task: Task) -> Sampler:
 def cell(settings: Settings, seed: int) -> Measured:
     """One arm: GRPO until it has made its steps and spent its rollouts; its accuracy on fresh problems on the way."""
     from reckon.methods import grpo
-    from reckon.samplers import DropEqual, collect
+    from reckon.samplers import DropEqual
     from reckon.studies._bits_policy import BitsPolicy
+    from reckon.studies._watched import Watched
+    from reckon.train import take_step
 
     root, task = Rng((seed, "domain-sampling")), Bits(seed)
     policy, fresh = BitsPolicy(root.child("weights").integer() % 2**31, task), task.problems("test")
@@ -54,23 +56,21 @@ def cell(settings: Settings, seed: int) -> Measured:
     if settings["equal groups"] == "refilled":
         parts = replace(parts, keep=DropEqual(), refill=Refill(rounds=8, on_short="fill"))
 
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        problems = (rollouts.problems[g] for g in rollouts.seq.group.tolist())
-        return tuple(task.check(problem, text) for problem, text in zip(problems, rollouts.text, strict=True))
-
     steps, budget = cast("int", settings["steps"]), cast("int", settings["rollouts"])
     grid, points = range(0, budget + 1, EVERY), list[dict[str, float]]()
     drawn, step, metrics = dict.fromkeys(NAMES, 0), 0, dict[str, float]()
-    while step < steps or sum(drawn.values()) < budget:
-        rng, spent = root.child(step), sum(drawn.values())
-        batch = collect(parts.sampler, policy, verify, parts.keep, GROUPS, ANSWERS, rng, step=step, refill=parts.refill)
-        while len(points) < len(grid) and grid[len(points)] < spent + len(batch.seen.problems):
-            points.append(policy.accuracy(fresh))  # before it learns from rollouts that go beyond this point
-        credit = parts.advantage(batch, parts.reward.assess(batch, rng.child("reward")))
-        policy.update(parts.objective, batch, credit, rng.child("update"))
-        parts.sampler.learn(batch.seen)
+
+    def look(batch: Batch, streams: Mapping[str, Stream]) -> None:
+        """Before the policy learns from rollouts that go beyond a point of the curve."""
+        del streams
         for problem in batch.seen.problems:
             drawn[problem.domain] += 1
+        while len(points) < len(grid) and grid[len(points)] < sum(drawn.values()):
+            points.append(policy.accuracy(fresh))
+
+    parts = replace(parts, reward=Watched(parts.reward, look))
+    while step < steps or sum(drawn.values()) < budget:
+        take_step(policy, task, parts, root.child(step), step=step, prompts=GROUPS, answers=ANSWERS)
         step += 1
         if step == steps:
             metrics = _after(policy.accuracy(fresh), drawn)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Objective, Rng, Rollouts, Verdict
+from reckon.types import Json, Objective, Rng
 
 if TYPE_CHECKING:
     from reckon.credit import Reshaped
@@ -33,26 +33,24 @@ def cell(settings: Settings, seed: int) -> Measured:
 
         return Measured(metrics=largest_errors(seed))
     from reckon.rewards import Sum, Verifier
-    from reckon.samplers import Uniform, collect
+    from reckon.samplers import Uniform
+    from reckon.train import take_step
+    from reckon.types import Parts
 
     root = Rng((seed, "oreal"))
     task, policy = _world(root, cast("float", settings["rate"]))
     judge = _judge(settings, policy)
-    parts: dict[str, Reward] = {"correct": Verifier(right=1.0, wrong=-1.0)}
-    reward = Sum(parts if judge is None else parts | {"tokens": judge})
-    keep, advantage, objective = _keep(settings), _advantage(settings), _objective(settings, policy)
-    sampler = Uniform(task)
-
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
-
+    rewards: dict[str, Reward] = {"correct": Verifier(right=1.0, wrong=-1.0)}
+    parts = Parts(
+        sampler=Uniform(task),
+        keep=_keep(settings),
+        reward=Sum(rewards if judge is None else rewards | {"tokens": judge}),
+        advantage=_advantage(settings),
+        objective=_objective(settings, policy),
+    )
     success, weights = [task.chance_of_success(policy.law())], list[tuple[float, float]]()
     for step in range(cast("int", settings["steps"])):
-        rng = root.child(step)
-        batch = collect(sampler, policy, verify, keep, DRAWN, ANSWERS, rng.child("collect"), step=step)
-        streams = reward.assess(batch, rng.child("reward"))
-        policy.update(objective, batch, advantage(batch, streams), rng.child("update"))
-        sampler.learn(batch.seen)
+        take_step(policy, task, parts, root.child(step), step=step, prompts=DRAWN, answers=ANSWERS)
         success.append(task.chance_of_success(policy.law()))
         if judge is not None:
             weights.append((judge.metrics()["right"], judge.metrics()["wrong"]))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Columns, Json, Outputs, Parts, Problem, Rng, Rollouts, Sequences, Split, Verdict
+from reckon.types import Columns, Json, Outputs, Parts, Problem, Rng, Sequences, Split, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -170,20 +170,14 @@ def drawn_shares(seed: int) -> dict[tuple[int, int], float]:
 
 def ppo_steps(settings: Settings, seed: int) -> tuple[TablePolicy, Callable[[int], object]]:
     """The policy, and a step of the loop on it."""
-    from reckon.samplers import collect
+    from reckon.train import take_step
 
     learner, task = policy(cast("float", settings["rate"]), epochs=4), Question()
     parts = ppo_parts(learner, task, settings)
 
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
-
     def step(i: int) -> None:
         rng = Rng((seed, "preference-learning", i))
-        batch = collect(parts.sampler, learner, verify, parts.keep, GROUPS, ANSWERS, rng, step=i)
-        streams = parts.reward.assess(batch, rng.child("reward"))
-        learner.update(parts.objective, batch, parts.advantage(batch, streams), rng.child("update"))
-        parts.sampler.learn(batch.seen)
+        take_step(learner, task, parts, rng, step=i, prompts=GROUPS, answers=ANSWERS)
 
     return learner, step
 

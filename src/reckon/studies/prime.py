@@ -7,13 +7,12 @@ are exact, and every arm of a seed draws the same random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Reporting, Reward, Rng, Rollouts, Verdict
+from reckon.types import Json, Reward, Rng, Rollouts, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,32 +34,32 @@ POINTS = 20  # of a curve
 def cell(settings: Settings, seed: int) -> Measured:
     """One run; what the table can do on the way, computed exactly."""
     from reckon.losses import ClippedRatio
-    from reckon.samplers import AccuracyBand, All, Uniform, collect
+    from reckon.samplers import AccuracyBand, All, Uniform
     from reckon.studies._prime_world import chance_of_success
-    from reckon.types import Refill
+    from reckon.train import take_step
+    from reckon.types import Parts, Refill
 
     operations, steps = cast("int", settings["operations"]), cast("int", settings["steps"])
     root = Rng((seed, "prime", operations))
     task, policy = _world(seed, operations, cast("float", settings["right"]), cast("float", settings["rate"]))
     judge = _process(settings, policy, seed)
-    reward, advantage = _reward(judge), _advantage(settings)
-    sampler, objective = Uniform(task), ClippedRatio(average="tokens")
-    keep, refill = (AccuracyBand(), Refill(rounds=ROUNDS)) if settings["filter"] else (All(), Refill())
+    parts = Parts(
+        sampler=Uniform(task),
+        keep=AccuracyBand() if settings["filter"] else All(),
+        reward=_reward(judge),
+        advantage=_advantage(settings),
+        objective=ClippedRatio(average="tokens"),
+        refill=Refill(rounds=ROUNDS) if settings["filter"] else Refill(),
+    )
 
     success, generated, auc, ratio = [chance_of_success(policy.logits, operations)], [0.0], list[float](), list[float]()
     for step in range(steps):
         if step % EVERY == 0:
             auc.append(_auc(judge, policy, task, root.child("probe", step)))
-        rng = root.child(step)
-        batch = collect(
-            sampler, policy, _verify(task), keep, PROMPTS, ANSWERS, rng.child("collect"), step=step, refill=refill
-        )
-        streams = reward.assess(batch, rng.child("reward"))
-        policy.update(objective, batch, advantage(batch, streams), rng.child("update"))
-        sampler.learn(batch.seen)
+        done = take_step(policy, task, parts, root.child(step), step=step, prompts=PROMPTS, answers=ANSWERS)
         success.append(chance_of_success(policy.logits, operations))
-        generated.append(generated[-1] + len(batch.seen.outcome))
-        ratio.append(judge.metrics().get("ratio", float("nan")) if isinstance(judge, Reporting) else float("nan"))
+        generated.append(generated[-1] + done.metrics["rollouts/generated"])
+        ratio.append(done.metrics.get("reward/process/ratio", float("nan")))
     auc.append(_auc(judge, policy, task, root.child("probe", steps)))
     return _measured(settings, success, generated, auc, ratio)
 
@@ -127,9 +126,13 @@ def _pre_trained(seed: int, operations: int, right: float, batches: int) -> Tens
 
     task, policy = _world(seed, operations, right, 0.0)
     reward, sampler = OnlineImplicitReward(policy, policy.reference(), optimizer=_adam(LEARNER)), Uniform(task)
+
+    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
+        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
+
     for number in range(batches):
         rng = Rng((seed, "prime", operations, "beforehand", number))
-        batch = collect(sampler, policy, _verify(task), All(), PROMPTS, ANSWERS, rng, step=number)
+        batch = collect(sampler, policy, verify, All(), PROMPTS, ANSWERS, rng, step=number)
         reward.assess(batch, rng.child("reward"))
     return cast("ChainPolicy", reward.model).logits.detach()
 
@@ -181,13 +184,6 @@ def _auc(judge: Reward | None, policy: ChainPolicy, task: Chains, rng: Rng) -> f
     assert ours is not None
     assert theirs is not None
     return auc((ours - theirs).flatten().double().numpy(), valid_steps(seq).flatten().double().numpy())
-
-
-def _verify(task: Chains) -> Callable[[Rollouts], tuple[Verdict, ...]]:
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
-
-    return verify
 
 
 def _adam(rate: float) -> Optimization:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Problem, Rng, Rollouts, Split, Verdict
+from reckon.types import Json, Problem, Rng, Split, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -165,6 +165,11 @@ class Candidates:
         """One for each prompt."""
         return [Problem(id=str(i), prompt=name) for i, name in enumerate(self.names)]
 
+    def check(self, problem: Problem, text: str) -> Verdict:
+        """Unknown, whatever the text."""
+        del problem
+        return Verdict(outcome=None, answer=text, reason="no reference")
+
 
 def learned(settings: Settings, seed: int) -> Measured:
     """REINFORCE with KL in the reward on a table of logits; how far it stays from the closed form at mean KL 1."""
@@ -174,7 +179,9 @@ def learned(settings: Settings, seed: int) -> Measured:
     from reckon.losses import PolicyGradient
     from reckon.models.table import Action, TablePolicy
     from reckon.rewards import Function, KLReward, Sum
-    from reckon.samplers import All, Uniform, collect
+    from reckon.samplers import All, Uniform
+    from reckon.train import take_step
+    from reckon.types import Parts
 
     prompts, candidates = cast("int", settings["prompts"]), cast("int", settings["candidates"])
     u = transformed(world(seed, prompts, candidates, easy=False).rewards, cast("str", settings["u"]))
@@ -189,9 +196,6 @@ def learned(settings: Settings, seed: int) -> Measured:
     def worth(completions: list[str], id: list[str]) -> list[float]:  # noqa: A002 (the column's name)
         return [float(u[int(prompt), int(text)]) for prompt, text in zip(id, completions, strict=True)]
 
-    def verify(rollouts: Rollouts) -> list[Verdict]:
-        return [Verdict(outcome=None, answer=text, reason="no reference") for text in rollouts.text]
-
     learner = TablePolicy(
         [Action(text=str(i)) for i in range(candidates)],
         torch.zeros(prompts, candidates),
@@ -199,8 +203,13 @@ def learned(settings: Settings, seed: int) -> Measured:
         contexts=task.names,
     )
     judges = Sum({"u": Function(worth), "kl": KLReward(policy=learner, reference=learner.reference(), coef=gamma)})
-    sampler, advantage = Uniform(task), LeaveOneOut()  # type: ignore[arg-type]  # nothing is checked
-    objective = PolicyGradient(average="constant", length=1)
+    parts = Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=judges,
+        advantage=LeaveOneOut(),
+        objective=PolicyGradient(average="constant", length=1),
+    )
     steps = cast("int", settings["steps"])
     curves: dict[str, list[float]] = {AXIS: [], DISTANCE: []}
     for step in range(steps + 1):
@@ -212,9 +221,7 @@ def learned(settings: Settings, seed: int) -> Measured:
             break
         made[0].param_groups[0]["lr"] = RATES[0] * (RATES[1] / RATES[0]) ** (step / steps)
         rng = Rng((seed, "reward-transformation", step))
-        batch = collect(sampler, learner, verify, All(), prompts, GROUP, rng, step=step)
-        credit = advantage(batch, judges.assess(batch, rng.child("reward")))
-        learner.update(objective, batch, credit, rng.child("update"))
+        take_step(learner, task, parts, rng, step=step, prompts=prompts, answers=GROUP)
     reached = divergence(learner.probabilities().double())
     return Measured(
         metrics={"start": curves[DISTANCE][0], "distance": curves[DISTANCE][-1], "kl": float(reached.mean())},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import End, Json, Objective, Problem, Reward, Rng, Rollouts, Split, Verdict
+from reckon.types import End, Json, Objective, Problem, Reward, Rng, Split, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,29 +90,30 @@ def cell(settings: Settings, seed: int) -> Measured:
     """GRPO for some steps; what the table holds on the way, computed exactly."""
     from reckon.credit import GroupNormalized
     from reckon.losses import ClippedRatio, KLPenalty, Objectives
-    from reckon.samplers import All, Uniform, collect
+    from reckon.samplers import All, Uniform
+    from reckon.train import take_step
+    from reckon.types import Parts
 
     learner, task = policy(), Numbers()
     judges = reward(cast("str", settings["reward"]), cast("float", settings["p"]))
-    sampler, advantage = Uniform(task), GroupNormalized(eps=1e-6)
     # Sums over tokens, so that an action's gradient does not depend on its length: a table has no tokens to average.
     terms: dict[str, Objective] = {
         "policy": ClippedRatio(low=0.2, high=0.2, average="constant", length=1),
         "kl": KLPenalty(reference=learner.reference(), coef=0.001, average="constant", length=1),
     }
-    objective = Objectives(terms)
-
-    def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
-        return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
+    parts = Parts(
+        sampler=Uniform(task),
+        keep=All(),
+        reward=judges,
+        advantage=GroupNormalized(eps=1e-6),
+        objective=Objectives(terms),
+    )
 
     steps = cast("int", settings["steps"])
     seen = [_state(learner.probabilities()[0])]
     for step in range(steps):
         rng = Rng((seed, "surrogate-rewards", step))
-        batch = collect(sampler, learner, verify, All(), GROUPS, ANSWERS, rng, step=step)
-        streams = judges.assess(batch, rng.child("reward"))
-        learner.update(objective, batch, advantage(batch, streams), rng.child("update"))
-        sampler.learn(batch.seen)
+        take_step(learner, task, parts, rng, step=step, prompts=GROUPS, answers=ANSWERS)
         seen.append(_state(learner.probabilities()[0]))
     accuracy = [state["accuracy"] for state in seen]
     metrics = {f"accuracy/{at}": accuracy[min(at, steps)] for at in (0, 15, 50, 150)}
