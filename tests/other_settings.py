@@ -157,6 +157,13 @@ PARTS: dict[str, object] = {
             "eps": 2.0,
             "floor": 0.2,
             "start": "first",
+            "least": 3,
+            "every": 2,
+            "initial": "inverse",
+            "value": "variance",
+            "levels": {"a": [0.25, 1.0]},
+            "cap": 0.26,
+            "repeats": 1.1,
             "rounding": "chance",
             "control": "inverted",
             "split": "dev",
@@ -485,7 +492,7 @@ EXEMPT: dict[str, str] = {
         dict.fromkeys(
             (
                 *("folder", "output", "every", "positive", "negatives", "workers", "seconds"),
-                *("show_reference", "keep", "too_long"),
+                *("show_reference", "keep", "too_long", "replay", "replay_rows"),
             ),
             "needs a judge that reads text: see tests/rewards/test_online_reference_based.py",
         ),

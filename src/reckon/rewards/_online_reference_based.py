@@ -18,6 +18,7 @@ from reckon.rewards._classifier import TooLong
 from reckon.rewards._judges import kind_of_judge, load_judge
 from reckon.rewards._judges_reading import last_tokens, sequences_of, text_tokens
 from reckon.rewards._reference_based import ReferenceBased
+from reckon.rewards._replay import read_replay, step_on_labels
 from reckon.types import Batch, Columns, Metrics, Outputs, Problem, Rng, State, Stream, Task
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ class OnlineReferenceBased:
     show_reference: bool = True  # False: the judge must work the answer out; for comparison
     keep: tuple[int, int] | None = None  # cut the middle out of long texts: see `format_reference_based`
     too_long: TooLong = "error"  # a text longer than the judge's context; a pair with an unknown one is left out
+    # A file of labelled responses, as `reckon annotate` writes: at every step it learns it is shown some of them again,
+    # so that it keeps what the policy no longer writes.
+    replay: str | None = None
+    replay_rows: int = 32  # how many, drawn anew
 
     def __post_init__(self) -> None:
         if self.positive not in get_args(Positive):
@@ -83,6 +88,9 @@ class OnlineReferenceBased:
         )
         if self.folder is not None:
             self._check_folder(self.folder)
+        if self.replay_rows < 1:
+            raise self._error(f"`replay_rows` is {self.replay_rows}; it must be 1 or more.")
+        self._kept = [] if self.replay is None else read_replay(self.replay, reference=self.show_reference)
         self._told: Metrics = {}
 
     @cached_property
@@ -113,7 +121,7 @@ class OnlineReferenceBased:
         logits = self.judge.logits(batch)
         streams = {_KIND: self.judge.stream(logits, batch)}
         due = (batch.step + 1) % self.every == 0
-        self._told = self._learn(batch, logits, rng) if due else {}
+        self._told = {**self._learn(batch, logits, rng), **self._again(rng.child("replay"))} if due else {}
         return streams
 
     def metrics(self) -> Metrics:
@@ -122,7 +130,8 @@ class OnlineReferenceBased:
         "pairs/share" (of prompts, that have a pair), "pairs/positive_share" (that have a right response), "pairs/n" and
         why negatives were refused; "pairs/learned", those read whole; "loss", "accuracy" (the right one scored higher)
         and "margin" in logits, of these pairs as the judge was before it learned from them; "steps" and "grad_norm" of
-        the learning, and "skipped", the share of steps that were left out for a gradient that was not finite.
+        the learning, and "skipped", the share of steps that were left out for a gradient that was not finite. With
+        `replay` also "replay/loss" and "replay/accuracy" of the rows shown again, before they were learned from.
         """
         return dict(self._told)
 
@@ -153,6 +162,20 @@ class OnlineReferenceBased:
         told = {name: sums.get(f"policy/{name}", 0.0) / max(steps, 1) for name in ("loss", "grad_norm", "skipped")}
         told |= {name: sums[f"policy/{name}"] / steps if steps else math.nan for name in ("accuracy", "margin")}
         return {**pairs.metrics(), "pairs/learned": float(len(read)), **told, "steps": float(steps)}
+
+    def _again(self, rng: Rng) -> Metrics:
+        """One step on some of the labelled responses, if there are any."""
+        if not self._kept:
+            return {}
+        order = rng.numpy().permutation(len(self._kept))[: self.replay_rows]
+        rows = [self._kept[place] for place in sorted(order.tolist())]
+        texts = [self.judge.text(row.problem, row.completion) for row in rows]
+        tokens = text_tokens(_KIND, self.model, texts, [row.problem.id for row in rows], self.too_long)
+        read = [(own, bool(row.gold)) for own, row in zip(tokens, rows, strict=True) if own is not None]
+        if not read:
+            return {}
+        told = step_on_labels(self.model, read, self.judge.center)
+        return {f"replay/{name}": told[f"policy/{name}"] for name in ("loss", "accuracy")}
 
     def _pairs(self, batch: Batch, logits: Tensor, rng: Rng) -> Pairs:
         if self.negatives == "rejected":
