@@ -35,19 +35,23 @@ def timed(action: Callable[[], object], repeats: int) -> tuple[float, float, flo
     return counted[0], statistics.median(counted), counted[-1]
 
 
-def shares(action: Callable[[], object], most: int = 12) -> list[tuple[str, int, float]]:
-    """The operations that a call spends its own time in: name, number of calls, share of the whole; the rest last."""
+def shares(action: Callable[[], object], most: int = 12) -> list[tuple[str, int, float, float]]:
+    """The operations that a call spends its own time in, the rest last.
+
+    Each as its name, number of calls, share of the whole, and billions of operations a second: 0 for all but products.
+    """
     action()
-    with profile(activities=[ProfilerActivity.CPU]) as seen:
+    with profile(activities=[ProfilerActivity.CPU], with_flops=True) as seen:
         action()
     rows = sorted(seen.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    whole = sum(row.self_cpu_time_total for row in rows)
-    found = [(row.key, row.count, row.self_cpu_time_total / whole) for row in rows[:most]]
-    rest = rows[most:]
-    return [
-        *found,
-        ("all others", sum(row.count for row in rest), sum(row.self_cpu_time_total for row in rest) / whole),
+    whole = sum(row.self_cpu_time_total for row in rows)  # microseconds
+    found = [
+        (row.key, row.count, row.self_cpu_time_total / whole, row.flops / row.self_cpu_time_total / 1e3)
+        for row in rows[:most]
     ]
+    rest = rows[most:]
+    seconds = sum(row.self_cpu_time_total for row in rest)
+    return [*found, ("all others", sum(row.count for row in rest), seconds / whole, 0.0)]
 
 
 def main() -> None:
@@ -73,9 +77,9 @@ def main() -> None:
     }
     if args.profile:
         for name, action in parts.items():
-            print(f"{name}: share of its time, calls")
-            for operation, calls, share in shares(action):
-                print(f"  {share:6.1%}{calls:>8}  {operation}")
+            print(f"{name}: share of its time, calls, billions of operations a second")
+            for operation, calls, share, rate in shares(action):
+                print(f"  {share:6.1%}{calls:>8}{f'{rate:.0f}' if rate else '':>6}  {operation}")
         return
     rows = {name: timed(action, args.repeats) for name, action in parts.items()}
     tokens = int(seq.mask.sum())
