@@ -1,104 +1,134 @@
-"""Samplers that share a batch out among the domains."""
+"""Samplers that give more of a batch to the domains that go badly."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, TypeAlias, cast
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal, TypeAlias, cast, get_args
 
 import numpy as np
 
 from reckon.errors import InputError
 from reckon.samplers._domains import Domains
-from reckon.samplers._passes import Passes
-from reckon.samplers._uniform import problems_of
-from reckon.samplers._weights import Rounding, check_rounding, check_rule, domain_weights, normalized_weights
+from reckon.samplers._weights import (
+    Initial,
+    Rounding,
+    Value,
+    capped_weights,
+    check_rule,
+    domain_weights,
+    initial_weights,
+    normalized_weights,
+)
 from reckon.types import Metrics, Problem, Rng, Seen, Split, State, Task
 
 Decay: TypeAlias = Literal["harmonic", "geometric", "none"]
+Start: TypeAlias = Literal["zero", "first"]
+Control: TypeAlias = Literal["none", "shuffled", "inverted"]
 
 
+@dataclass(eq=False)
 class DomainSampler:
     """Poses more problems of the domains that go badly, by a running mean of accuracy (RuleReasoner's Algorithm 1).
 
     Liu, Li and Zheng 2026, arXiv:2506.08672: mean_d becomes alpha mean_d + (1 - alpha) times the step's accuracy in
     domain d; a domain without a known outcome in the step keeps its mean. Weights are `domain_weights` of the means.
+
+    Raises:
+        InputError: the split is empty, or a setting is out of its range.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        *,
-        alpha: float = 0.5,
-        tau: float = 0.5,
-        eps: float = 0.1,
-        floor: float = 0.0,
-        start: Literal["zero", "first"] = "zero",
-        rounding: Rounding = "heaviest",
-        control: Literal["none", "shuffled", "inverted"] = "none",
-        split: Split = "train",
-    ) -> None:
-        """Starts with equal weights.
+    task: Task  # whose problems have domains
+    _: KW_ONLY
+    alpha: float = 0.5  # weight of the past in the mean, in [0, 1); 0 = only the last step counts
+    tau: float = 0.5  # temperature of the weights, above 0; the paper has 0.5 and, for its smaller model, 0.8
+    eps: float = 0.1  # added to every exponential, 0 or more
+    floor: float = 0.0  # least weight of a domain, at most 1 / number of domains
+    # What a mean is before its domain's first outcome is averaged in: 0 (with `levels`, the level of chance), or that
+    # outcome itself.
+    start: Start = "zero"
+    # Problems of a domain that must have shown a known outcome, over as many steps as it takes, before their accuracy
+    # is averaged in. The answers to one problem are not independent: many of them are no substitute.
+    least: int = 1
+    every: int = 1  # steps between two changes of the weights; the means change at every step
+    # The weights until the first change: those of equal means, or proportional to 1 / sqrt(problems in the domain), or
+    # to exp(1 / sqrt(problems)), which is nearly equal for more than a hundred.
+    initial: Initial = "average"
+    # What a domain is worth, at accuracy p: 1 - p, or p (1 - p), which is little also where nothing is ever right. That
+    # goes from 0 to 1/4, so it wants a `tau` of about a quarter.
+    value: Value = "gap"
+    # Domain to (chance, ceiling): p is then (mean - chance) / (ceiling - chance). A domain left out has (0, 1).
+    levels: Mapping[str, tuple[float, float]] | None = None
+    cap: float | None = None  # greatest weight of a domain, from 1 / number of domains to 1
+    # The most times as often as a problem of the split on average that one of a domain is posed, 1 or more: the weight
+    # of a domain is at most this times its share of the problems.
+    repeats: float | None = None
+    rounding: Rounding = "heaviest"  # the paper's rule for whole numbers, or "chance": see `domain_counts`
+    # "shuffled" hands the weights to the domains by chance, anew at every draw; "inverted" favors what goes well. Both
+    # show whether the direction matters.
+    control: Control = "none"
+    split: Split = "train"
 
-        Args:
-            task: whose problems have domains.
-            alpha: weight of the past in the mean, in [0, 1); 0 = only the last step counts.
-            tau: temperature of the weights, above 0; the paper has 0.5 and, for its smaller model, 0.8.
-            eps: added to every exponential, 0 or more.
-            floor: least weight of a domain, at most 1 / number of domains.
-            start: what a mean is before its domain's first outcome is averaged in: 0, or that outcome itself.
-            rounding: the paper's rule for whole numbers, "heaviest", or "chance": see `domain_counts`.
-            control: "shuffled" hands the weights to the domains by chance, anew at every draw; "inverted" favors what
-                goes well. Both show whether the direction matters.
-            split: which problems.
-
-        Raises:
-            InputError: the split is empty, or a setting is out of its range.
-        """
-        self.alpha, self.tau, self.eps, self.floor = alpha, tau, eps, floor
-        self.start, self.rounding, self.control, self.split = start, rounding, control, split
-        self._domains = Domains(task, split)
-        check_rule("domain_sampler", len(self._domains.names), tau=tau, floor=floor, rounding=rounding)
-        if not 0 <= alpha < 1:
-            raise InputError(f"domain_sampler: `alpha` is {alpha}; it must be 0 or more and below 1.")
-        if not 0 <= eps < np.inf:
-            raise InputError(f"domain_sampler: `eps` is {eps}; it must be 0 or more.")
-        if start not in ("zero", "first"):
-            raise InputError(f"domain_sampler: `start` is {start!r}; it must be zero or first.")
-        if control not in ("none", "shuffled", "inverted"):
-            raise InputError(f"domain_sampler: `control` is {control!r}; it must be none, shuffled or inverted.")
-        self._means = [0.0] * len(self._domains.names)
-        self._met = [False] * len(self._domains.names)  # whether a domain has had a known outcome
-        self._drawn = self._weights()  # the weights of the last draw
+    def __post_init__(self) -> None:
+        self._domains = Domains(self.task, self.split)
+        names = self._domains.names
+        check_rule("domain_sampler", len(names), tau=self.tau, floor=self.floor, rounding=self.rounding)
+        self._check()
+        self._levels = [(self.levels or {}).get(name, (0.0, 1.0)) for name in names]
+        self._caps = self._bounds()
+        self._means = [chance for chance, _ in self._levels]
+        self._met = [False] * len(names)  # whether a domain's mean has begun
+        self._waiting = [(0.0, 0, 0)] * len(names)  # sum and number of outcomes not averaged in yet, and of problems
+        self._steps = 0
+        self._weights = self._rule()
+        if self.initial != "average":
+            self._weights = self._capped(
+                initial_weights(list(self._domains.sizes.values()), self.initial, floor=self.floor)
+            )
+        self._drawn = self._weights  # the weights of the last draw
 
     @property
     def weights(self) -> dict[str, float]:
         """Each domain's weight as it stands, before any shuffling; they sum to 1."""
-        return dict(zip(self._domains.names, self._weights(), strict=True))
+        return dict(zip(self._domains.names, self._weights, strict=True))
 
     def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
         """The next n problems, each domain's share of them by its weight."""
-        self._drawn = self._weights()
+        self._drawn = self._weights
         if self.control == "shuffled":
-            self._drawn = [self._drawn[i] for i in rng.child("shuffled").numpy().permutation(len(self._drawn))]
+            order = rng.child("shuffled").numpy().permutation(len(self._weights))
+            self._drawn = self._capped([self._weights[i] for i in order])
         return self._domains.draw(self._drawn, n, rng, self.rounding)
 
     def learn(self, seen: Seen) -> Metrics:
-        """Averages a step's accuracies in.
+        """Averages a step's accuracies in, and when it is time changes the weights.
 
         Returns:
             For each domain `sampler/share`, of the step's rollouts, `sampler/weight`, that its last problems were drawn
             by, `sampler/accuracy`, the running mean, and `sampler/passes`.
         """
-        for d, (total, count) in enumerate(zip(*self._domains.count(seen), strict=True)):
-            if count:
-                alpha = 0.0 if self.start == "first" and not self._met[d] else self.alpha
-                self._means[d] = alpha * self._means[d] + (1 - alpha) * total / count
-                self._met[d] = True
+        sums, counts = self._domains.count(seen)
+        for d, problems in enumerate(self._domains.shown(seen)):
+            held = self._waiting[d]
+            self._waiting[d] = (held[0] + sums[d], held[1] + counts[d], held[2] + problems)
+            if self._waiting[d][2] >= self.least:
+                self._average_in(d)
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self._weights = self._rule()
         return self._domains.metrics(seen, weight=self._drawn, accuracy=self._means)
 
     def state_dict(self) -> State:
-        """Means, which of them have begun, and where every domain is."""
-        return {"means": list(self._means), "met": list(self._met), **self._domains.state_dict()}
+        """Means and what waits for them, steps, weights, and where every domain is."""
+        return {
+            "means": list(self._means),
+            "met": list(self._met),
+            "waiting": [list(held) for held in self._waiting],
+            "steps": self._steps,
+            "weights": list(self._weights),
+            **self._domains.state_dict(),
+        }
 
     def load_state_dict(self, state: State) -> None:
         """Goes on with the very next batch.
@@ -107,12 +137,85 @@ class DomainSampler:
             RunError: the split had other domains, or one of another size, when the state was saved.
         """
         self._domains.load_state_dict(state)
-        self._means, self._met = list(cast("list[float]", state["means"])), list(cast("list[bool]", state["met"]))
-        self._drawn = self._weights()
+        self._means, self._weights = (list(cast("list[float]", state[name])) for name in ("means", "weights"))
+        self._met = list(cast("list[bool]", state["met"]))
+        waiting = cast("list[tuple[float, int, int]]", state["waiting"])
+        self._waiting = [(total, count, problems) for total, count, problems in waiting]
+        self._steps = cast("int", state["steps"])
+        self._drawn = self._weights
 
-    def _weights(self) -> list[float]:
+    def _average_in(self, d: int) -> None:
+        total, count, _ = self._waiting[d]
+        alpha = 0.0 if self.start == "first" and not self._met[d] else self.alpha
+        self._means[d] = alpha * self._means[d] + (1 - alpha) * total / count
+        self._met[d] = True
+        self._waiting[d] = (0.0, 0, 0)
+
+    def _rule(self) -> list[float]:
+        found = zip(self._means, self._levels, strict=True)
+        accuracy = [(mean - chance) / (ceiling - chance) for mean, (chance, ceiling) in found]
         inverted = self.control == "inverted"
-        return domain_weights(self._means, tau=self.tau, eps=self.eps, floor=self.floor, invert=inverted)
+        return self._capped(
+            domain_weights(accuracy, tau=self.tau, eps=self.eps, floor=self.floor, invert=inverted, value=self.value)
+        )
+
+    def _capped(self, weights: list[float]) -> list[float]:
+        return weights if self._caps is None else capped_weights(weights, self._caps)
+
+    def _bounds(self) -> list[float] | None:
+        """The greatest weight of every domain, if there are any."""
+        if self.cap is None and self.repeats is None:
+            return None
+        sizes = list(self._domains.sizes.values())
+        most = [1.0 if self.repeats is None else self.repeats * size / sum(sizes) for size in sizes]
+        caps = [min(1.0 if self.cap is None else self.cap, own) for own in most]
+        if sum(caps) < 1 - 1e-9:
+            raise InputError(
+                f"domain_sampler: with `cap` {self.cap} and `repeats` {self.repeats} the domains could have no more "
+                f"than {sum(caps):g} of a batch together. Raise one of them."
+            )
+        if min(caps) < self.floor:
+            tight = self._domains.names[caps.index(min(caps))]
+            raise InputError(
+                f"domain_sampler: `floor` is {self.floor}, but with `cap` {self.cap} and `repeats` {self.repeats} the "
+                f"domain {tight!r} can have no more than {min(caps):g}. Lower `floor`, or raise one of them."
+            )
+        return caps
+
+    def _check(self) -> None:
+        """Raises InputError for a setting of its own that is out of its range."""
+        domains = len(self._domains.names)
+        if not 0 <= self.alpha < 1:
+            raise InputError(f"domain_sampler: `alpha` is {self.alpha}; it must be 0 or more and below 1.")
+        if not 0 <= self.eps < math.inf:
+            raise InputError(f"domain_sampler: `eps` is {self.eps}; it must be 0 or more.")
+        for name, choices in (("start", Start), ("initial", Initial), ("value", Value), ("control", Control)):
+            if getattr(self, name) not in get_args(choices):
+                *others, last = get_args(choices)
+                raise InputError(
+                    f"domain_sampler: `{name}` is {getattr(self, name)!r}; it must be {', '.join(others)} or {last}."
+                )
+        if self.least < 1 or self.every < 1:
+            raise InputError(
+                f"domain_sampler: `least` is {self.least} and `every` {self.every}; both must be 1 or more."
+            )
+        if self.cap is not None and not 1 / domains - 1e-9 <= self.cap <= 1:
+            raise InputError(
+                f"domain_sampler: `cap` is {self.cap}; with {domains} domains it must be from {1 / domains:g} to 1."
+            )
+        if self.repeats is not None and not 1 <= self.repeats < math.inf:
+            raise InputError(f"domain_sampler: `repeats` is {self.repeats}; it must be 1 or more.")
+        for name, (chance, ceiling) in (self.levels or {}).items():
+            if name not in self._domains.names:
+                raise InputError(
+                    f"domain_sampler: `levels` has {name!r}, which is no domain of the split. Domains: "
+                    f"{', '.join(self._domains.names)}."
+                )
+            if not 0 <= chance < ceiling <= 1:
+                raise InputError(
+                    f"domain_sampler: `levels` of {name!r} are {chance} and {ceiling}; they must be the accuracy of "
+                    "chance and the highest there can be, both in [0, 1] and the first the lower."
+                )
 
 
 class DomainBuffer:
@@ -224,108 +327,3 @@ _DECAYS: Mapping[Decay, Callable[[int], float]] = {
     "geometric": lambda i: 0.5**i,
     "none": lambda i: 1.0,
 }
-
-
-class FixedDomains:
-    """Shares every batch out among the domains by weights that do not change; equal ones if none are given."""
-
-    def __init__(
-        self,
-        task: Task,
-        *,
-        weights: Mapping[str, float] | None = None,
-        rounding: Rounding = "heaviest",
-        split: Split = "train",
-    ) -> None:
-        """Checks the weights.
-
-        Args:
-            task: whose problems have domains.
-            weights: one for every domain, 0 or more, in proportion; None = equal.
-            rounding: as in `DomainSampler`.
-            split: which problems.
-
-        Raises:
-            InputError: the split is empty, or the weights are not one for each of its domains.
-        """
-        self.weights, self.rounding, self.split = weights, rounding, split
-        self._domains = Domains(task, split)
-        names = self._domains.names
-        check_rounding("fixed_domains", rounding)
-        given = dict.fromkeys(names, 1.0) if weights is None else weights
-        if set(given) != set(names):
-            odd = ", ".join(sorted(set(given) ^ set(names)))
-            raise InputError(
-                f"fixed_domains: `weights` must have an entry for each of the domains {', '.join(names)} and no other; "
-                f"look at {odd}. A weight of 0 leaves a domain out."
-            )
-        if not all(0 <= weight < np.inf for weight in given.values()) or not sum(given.values()) > 0:
-            raise InputError(f"fixed_domains: `weights` are {dict(given)}; each must be 0 or more, and one above 0.")
-        self._shares = [given[name] / sum(given.values()) for name in names]
-
-    def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
-        """The next n problems, each domain's share of them by its weight."""
-        return self._domains.draw(self._shares, n, rng, self.rounding)
-
-    def learn(self, seen: Seen) -> Metrics:
-        """For each domain `sampler/share`, of the step's rollouts, `sampler/weight` and `sampler/passes`."""
-        return self._domains.metrics(seen, weight=self._shares)
-
-    def state_dict(self) -> State:
-        """Where every domain is."""
-        return self._domains.state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        """Goes on with the very next batch.
-
-        Raises:
-            RunError: the split had other domains, or one of another size, when the state was saved.
-        """
-        self._domains.load_state_dict(state)
-
-
-class Balanced:
-    """Brings every domain to the mean size of all once and for all, then goes through the result as `uniform` does.
-
-    A larger domain keeps that many of its problems, drawn by chance; a smaller one has each of its problems equally
-    often, and as many more as are lacking, drawn by chance, once more. In expectation a batch is that of
-    `fixed_domains` with equal weights; what a large domain loses here, it never gets back.
-    """
-
-    def __init__(self, task: Task, *, split: Split = "train") -> None:
-        self.split = split
-        self._problems = problems_of(task, split)
-        self._places: dict[str, list[int]] = {}
-        for place, problem in enumerate(self._problems):
-            self._places.setdefault(problem.domain, []).append(place)
-        self._each = max(1, round(len(self._problems) / len(self._places)))
-        self._passes = Passes(self._each * len(self._places), self._order)
-
-    def draw(self, n: int, rng: Rng) -> Sequence[Problem]:
-        """The next n problems. Of the random numbers only those of the first draw are used."""
-        return [self._problems[place] for place in self._passes.take(n, rng)]
-
-    def learn(self, seen: Seen) -> Metrics:
-        """`sampler/passes`: how often the balanced problems have been gone through, with its fraction."""
-        del seen
-        return {"sampler/passes": self._passes.done}
-
-    def state_dict(self) -> State:
-        """Pass, position in it, the size of a pass, and the key of the order."""
-        return self._passes.state_dict()
-
-    def load_state_dict(self, state: State) -> None:
-        """Goes on with the very next problem.
-
-        Raises:
-            RunError: a pass had another size when the state was saved.
-        """
-        self._passes.load_state_dict(state)
-
-    def _order(self, rng: Rng, number: int) -> list[int]:
-        chosen = []
-        for name, places in self._places.items():
-            whole, lacking = divmod(self._each, len(places))
-            extra = rng.child("balanced", name).numpy().permutation(len(places))[:lacking]  # the same in every pass
-            chosen += places * whole + [places[i] for i in extra]
-        return [chosen[i] for i in rng.child("balanced", number).numpy().permutation(len(chosen))]

@@ -59,6 +59,16 @@ class Domains:
                 counts[at[problem.domain]] += 1
         return sums, counts
 
+    def shown(self, seen: Seen) -> list[int]:
+        """For each domain the number of different problems of a step with a known outcome."""
+        known = {
+            (problem.domain, problem.id)
+            for problem, outcome in zip(seen.problems, seen.outcome.tolist(), strict=True)
+            if not math.isnan(outcome)
+        }
+        domains = [domain for domain, _ in known]
+        return [domains.count(name) for name in self.names]
+
     def metrics(self, seen: Seen, **of_domains: Sequence[float]) -> Metrics:
         """Numbers for each domain: `sampler/share/DOMAIN`, of the step's rollouts; passes made; those given."""
         drawn = [problem.domain for problem in seen.problems]
