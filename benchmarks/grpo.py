@@ -1,7 +1,7 @@
 """Times a whole GRPO step of ours and of TRL's, alternating on one machine: `make bench`.
 
-Each side is a process of its own, loaded once for each model; they take turns step by step. A finished shape is written
-to results/bench at once, and an interrupted run goes on after it.
+Each side is a process of its own, loaded once for each model; they take turns step by step. What a turn took is written
+to results/bench at once, and an interrupted run goes on after the last turn that counted.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "bench"
 SCRATCH = ROOT / "runs" / "bench"  # models, logs, and which cells belong to this checkout's run
 IDLE_AT_MOST = 0.1  # of one core, while another side works
+NO_WARM_UP = 300.0  # seconds of all sides' first turn
 
 
 def product_rate(dtype: str, seconds: float = 3.0) -> float:
@@ -101,16 +102,36 @@ def check(side: str, answer: Message, shape: Shape, lengths: Sequence[int]) -> N
         )
 
 
-def measure(sides: Sides, name: str, folder: Path, shape: Shape, repeats: int) -> Message:
-    """One cell: a warm-up and `repeats` steps of every side, in turns."""
+def measure(
+    sides: Sides, name: str, folder: Path, shape: Shape, repeats: int, before: Message, keep: Callable[[Message], None]
+) -> Message:
+    """One cell: steps of every side in turns, until there are `repeats`.
+
+    The first turn of each process is a warm-up and not counted, unless all sides together take minutes for it: what is
+    loaded and allocated is then less than a hundredth, and a second such turn would cost more than it tells.
+
+    Args:
+        sides: the running ones.
+        name: of the model.
+        folder: where it lies.
+        shape: of the step.
+        repeats: turns that count.
+        before: the cell as an interrupted run left it, or {}.
+        keep: is given the cell after every turn that counts.
+    """
     from transformers import AutoTokenizer
 
-    steps = repeats + 1
-    lengths = [shape.lengths(step) for step in range(steps)]
+    times: dict[str, list[Message]] = before.get("steps") or {side: [] for side in sides.workers}
+    if set(times) != set(sides.workers):
+        raise SystemExit(f"{name}, {shape.name} was begun with the sides {', '.join(times)}. Name these, or --fresh.")
+    numbers: list[int] = before.get("numbers", [])  # of the turns that count
+    first = max(numbers, default=-1) + 1
+    most = first + 1 + repeats - len(numbers)
+    lengths = [shape.lengths(step) for step in range(most)]
     job = {
         "model": str(folder),
         "shape": saved(shape),
-        "prompts": prompts(AutoTokenizer.from_pretrained(folder), shape, steps),
+        "prompts": prompts(AutoTokenizer.from_pretrained(folder), shape, most),
         "lengths": lengths,
         "learning": LEARNING,
         "seed": SEED,
@@ -121,33 +142,45 @@ def measure(sides: Sides, name: str, folder: Path, shape: Shape, repeats: int) -
     for side in sides.workers:
         if side != "ours":
             about[side] = sides.ask(side, do="open", dtype=dtype, settings=setting["settings"], **job)
-    times: dict[str, list[Message]] = {side: [] for side in sides.workers}
-    for step in range(steps):
-        for side in sides.workers:
-            answer = sides.ask(side, do="step", step=step)
-            check(side, answer, shape, lengths[step])
-            if step > 0:
-                times[side].append(answer)
-        shown = ", ".join(f"{side} {rows[-1]['seconds']:.2f} s" for side, rows in times.items() if rows) or "warm-up"
-        print(f"{name}, {shape.name}, step {step} of {repeats}: {shown}", file=sys.stderr, flush=True)
     config = json.loads((folder / "config.json").read_text())
-    needed = [operations(config, shape, one) for one in lengths[1:]]
     where = machine()
     if "vllm" in about:
         where["versions"]["vllm"] = about["vllm"]["version"]
-    return {
-        "model": {"name": name, "parameters": about["ours"]["parameters"]},
-        "shape": saved(shape),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "commit": commit(),
-        "seed": SEED,
-        "machine": where,
-        "trl": setting,
-        "rate": {"dtype": dtype, "per_second": product_rate(dtype)},
-        "operations": {part: sum(n[i] for n in needed) / repeats for i, part in enumerate(("sample", "learn"))},
-        "idle": sides.idle,
-        "steps": times,
-    }
+    cell: Message = dict(before)
+    for step in range(first, most):
+        turn = {}
+        for side in sides.workers:
+            turn[side] = sides.ask(side, do="step", step=step)
+            check(side, turn[side], shape, lengths[step])
+        took = {side: answer["seconds"] for side, answer in turn.items()}
+        counts = step > first or sum(took.values()) > NO_WARM_UP
+        shown = ", ".join(f"{side} {seconds:.2f} s" for side, seconds in took.items())
+        print(f"{name}, {shape.name}: {shown}{'' if counts else ' (warm-up)'}", file=sys.stderr, flush=True)
+        if not counts:
+            continue
+        numbers.append(step)
+        for side, answer in turn.items():
+            times[side].append(answer)
+        needed = [operations(config, shape, lengths[number]) for number in numbers]
+        rate = max(product_rate(dtype), cell.get("rate", {}).get("per_second", 0.0))
+        cell = {
+            "model": {"name": name, "parameters": about["ours"]["parameters"]},
+            "shape": saved(shape),
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": commit(),
+            "seed": SEED,
+            "machine": where,
+            "trl": setting,
+            "rate": {"dtype": dtype, "per_second": rate},
+            "operations": {part: sum(n[i] for n in needed) / len(needed) for i, part in enumerate(("sample", "learn"))},
+            "idle": max(sides.idle, cell.get("idle", 0.0)),
+            "numbers": numbers,
+            "steps": times,
+        }
+        keep(cell)
+        if len(numbers) == repeats:
+            break
+    return cell
 
 
 def commit() -> str:
@@ -212,8 +245,10 @@ def main() -> None:
         try:
             for shape in shapes:
                 path = args.out / f"{name}-{shape.name}.json"
-                cell = json.loads(path.read_text()) if path.exists() else {}
-                if cell.get("run") == run:
+                found = json.loads(path.read_text()) if path.exists() else {}
+                cell = found if found.get("run") == run else {}
+                repeats = args.repeats or shape.repeats
+                if cell and len(cell["steps"]["ours"]) >= repeats:
                     print(
                         f"{name}, {shape.name}: measured {cell['date']} at {cell['commit']} (--fresh: again)",
                         file=sys.stderr,
@@ -221,8 +256,11 @@ def main() -> None:
                 else:
                     running = running or Sides(pythons)
                     folder = model_folder(name, SCRATCH / "models")
-                    cell = measure(running, name, folder, shape, args.repeats or shape.repeats) | {"run": run}
-                    path.write_text(json.dumps(cell, indent=1) + "\n")
+
+                    def keep(made: Message, path: Path = path) -> None:
+                        path.write_text(json.dumps(made | {"run": run}, indent=1) + "\n")
+
+                    cell = measure(running, name, folder, shape, repeats, cell, keep)
                 cells.append(cell)
         finally:
             if running is not None:
@@ -236,4 +274,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        raise SystemExit("\ninterrupted: the same command goes on after the last finished shape.") from None
+        raise SystemExit("\ninterrupted: the same command goes on after the last turn that counted.") from None

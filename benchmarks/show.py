@@ -13,6 +13,7 @@ from rich.table import Table
 
 Cell = Mapping[str, Any]  # what grpo.py writes: one model, one shape
 COLUMNS = (  # key, heading, format, what it means
+    ("steps", "steps", "{:.0f}", "steps of each side, taken in turns"),
     ("ours", "ours s", "{:.2f}", "median seconds of a whole step of ours"),
     ("trl", "TRL s", "{:.2f}", "the same of TRL's `GRPOTrainer`"),
     ("ratio", "ratio", "{:.2f}", "TRL's seconds by ours: how many times as fast ours is"),
@@ -45,6 +46,7 @@ def figures(cell: Cell) -> dict[str, float | None]:
     }
     limit = {part: cell["operations"][part] / cell["rate"]["per_second"] for part in ("sample", "learn")}
     return {
+        "steps": float(len(steps["ours"])),
         "ours": ours["seconds"],
         "trl": trl and trl["seconds"],
         "ratio": trl and trl["seconds"] / ours["seconds"],
