@@ -50,6 +50,7 @@ NEEDED: dict[str, dict[str, object]] = {
     "sampler.easy_to_hard": {"difficulty": "hops"},
     "sampler.adaptive_difficulty": {"difficulty": "hops"},
     "sampler.retire": {"pass_rate": 0.7},
+    "sampler.by_pass_rate": {"column": "rate"},
     "sampler.by_skill": {"skill": "hops", "after": 1, "pass_rate": 0.5},
     "keep.chain": {"rules": ["drop_equal"]},
     "reward.length": {"l_max": 8},
@@ -187,6 +188,10 @@ PARTS: dict[str, object] = {
         {"difficulty": "hardness", "start": 3.0, "eta": 1.0, "kappa": 0.1, "beta": 0.9, "split": "dev"},
     ),
     **_each("sampler.retire", {"pass_rate": 0.3, "split": "dev"}),
+    **_each(
+        "sampler.by_pass_rate",
+        {"edges": [0.1, 0.2, 0.5, 0.9], "repeats": [1, 1, 2, 0, 0], "column": "other_rate", "split": "dev"},
+    ),
     **_each(
         "sampler.by_skill",
         {"skill": "hardness", "share": 0.2, "after": 2, "pass_rate": 0.1, "split": "dev"},
@@ -471,6 +476,8 @@ EXEMPT: dict[str, str] = {
     ),
     "reward.token_outcome_model.optimizer": "see the settings in it",
     "reward.token_outcome_model.balanced": "matters after the step it learned in: see rewards/test_token_outcome.py",
+    "method.oreal.rates": "needs a table of answers: see tests/samplers/test_by_pass_rate.py",
+    "sampler.by_pass_rate.rates": "needs a table of answers: see tests/samplers/test_by_pass_rate.py",
     "method.oreal.lr": "of a model that learns after it is read: see rewards/test_token_outcome.py",
     "reward.online_implicit_reward.splitter": "needs a function of one's own: see rewards/test_implicit_online.py",
     **_each(

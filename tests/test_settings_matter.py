@@ -127,6 +127,8 @@ def home(tmp_path_factory, small_model):
             "domain": "abcda"[i % 5],
             "hops": 1 + i % 4,
             "hardness": 7 * i % 50,
+            "rate": i % 7 / 7,
+            "other_rate": i % 11 / 11,
             "split": ("train", "train", "dev")[i % 3],
         }
         for i in range(90)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 from reckon.annotate import Positive
@@ -36,7 +37,7 @@ from reckon.rewards import (
     TokenOutcomeModel,
     Verifier,
 )
-from reckon.samplers import AccuracyBand, All, DomainSampler, DropEqual, OnePair, Uniform
+from reckon.samplers import AccuracyBand, All, ByPassRate, DomainSampler, DropEqual, OnePair, Uniform
 from reckon.types import Model, Objective, Parts, Policy, Refill, Task
 
 __all__ = [
@@ -337,6 +338,7 @@ def oreal(
     kl: float = 0.01,
     lr: float = 2e-6,
     warmup: int = 10,
+    rates: str | Path | None = None,
     policy: HasHeadedTwin | None = None,
     reference: Model | None = None,
 ) -> Parts:
@@ -353,6 +355,8 @@ def oreal(
         kl: coefficient of the k3 penalty against `reference`, over all tokens that train.
         lr: of the model that weighs tokens.
         warmup: steps in which only that model learns, for at first it weighs nothing.
+        rates: a table of what the policy answered before training (`reckon eval --split train --sample --k 16 --out`).
+            By it hard problems come several times and easy ones never, as in the paper; left out, all come alike.
         policy: what learns, and what the model of tokens begins as; always needed.
         reference: the model before training; needed where kl is above 0.
     """
@@ -369,7 +373,7 @@ def oreal(
     tokens = TokenOutcomeModel(policy, optimizer=Optimization(lr=lr, weight_decay=0.01))
     penalty = {"kl": KLPenalty(reference=_needed(reference), coef=kl, average="tokens")} if kl else {}
     return Parts(
-        sampler=Uniform(task),
+        sampler=Uniform(task) if rates is None else ByPassRate(task, rates=rates),
         keep=OnePair(),
         reward=Sum({"correct": Verifier(right=1.0, wrong=-1.0), "tokens": tokens}),
         advantage=rules[schedule],

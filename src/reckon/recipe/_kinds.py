@@ -47,6 +47,7 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "EasyToHard",
         "AdaptiveDifficulty",
         "Retire",
+        "ByPassRate",
         "BySkill",
     ),
     "keep": _of("reckon.samplers", "All", "AccuracyBand", "DropEqual", "OnePair", "DropTruncated", "Chain"),

@@ -2,6 +2,7 @@
 
 from reckon.samplers._by_difficulty import AdaptiveDifficulty, EasyToHard
 from reckon.samplers._by_domain import DomainBuffer, DomainSampler
+from reckon.samplers._by_pass_rate import ByPassRate
 from reckon.samplers._by_skill import BySkill
 from reckon.samplers._collect import Verify, collect, collect_metrics, concatenate
 from reckon.samplers._fixed_domains import Balanced, FixedDomains
@@ -16,6 +17,7 @@ __all__ = [
     "AdaptiveDifficulty",
     "All",
     "Balanced",
+    "ByPassRate",
     "BySkill",
     "Chain",
     "DomainBuffer",
