@@ -127,12 +127,12 @@ def measure(
     numbers: list[int] = before.get("numbers", [])  # of the turns that count
     first = max(numbers, default=-1) + 1
     most = first + 1 + repeats - len(numbers)
-    lengths = [shape.lengths(step) for step in range(most)]
+    lengths = [shape.lengths(step) for step in range(most)]  # the sides count from `first`
     job = {
         "model": str(folder),
         "shape": saved(shape),
-        "prompts": prompts(AutoTokenizer.from_pretrained(folder), shape, most),
-        "lengths": lengths,
+        "prompts": prompts(AutoTokenizer.from_pretrained(folder), shape, most)[first:],
+        "lengths": lengths[first:],
         "learning": LEARNING,
         "seed": SEED,
     }
@@ -150,7 +150,7 @@ def measure(
     for step in range(first, most):
         turn = {}
         for side in sides.workers:
-            turn[side] = sides.ask(side, do="step", step=step)
+            turn[side] = sides.ask(side, do="step", step=step - first)
             check(side, turn[side], shape, lengths[step])
         took = {side: answer["seconds"] for side, answer in turn.items()}
         counts = step > first or sum(took.values()) > NO_WARM_UP
