@@ -17,8 +17,8 @@ from reckon.recipe import KINDS
 from reckon.types import Refill
 
 PAGE = (Path(__file__).parents[2] / "docs" / "adapters.md").read_text()
-TRL_TABLES = ("GRPOConfig", "RewardConfig", "DPOConfig", "KTOConfig", "PRMConfig")
-VERL_TABLES = ("actor_rollout_ref", "algorithm", "reward and data", "trainer")
+TRL_TABLES = ("GRPOConfig", "RLOOConfig", "SFTConfig", "RewardConfig", "DPOConfig", "KTOConfig", "PRMConfig")
+VERL_TABLES = ("actor_rollout_ref", "critic", "algorithm", "reward and data", "trainer")
 
 
 def rows(title: str) -> list[tuple[list[str], str]]:
@@ -52,6 +52,12 @@ def settings_of(owner: str) -> set[str]:
     }
     if owner in one:
         return set(inspect.signature(one[owner]).parameters) - {"sampling", "optimizer", "value_head", "total"}
+    if owner == "critic":
+        return settings_of("model") | {"optimizer"}
+    if owner in ("critic.optimizer", "critic.lora"):
+        return settings_of({"critic.optimizer": "optimizer", "critic.lora": "model.lora"}[owner])
+    if owner == "advantage.learn":
+        return set(inspect.signature(kind("objective", "value_loss")).parameters)
     if owner == "":
         return {f.name for f in dataclasses.fields(Frame)}
     if owner == "method":
@@ -92,6 +98,9 @@ def test_every_key_of_ours_is_there(title):
 
 def test_keys_that_are_not_there_are_seen():
     assert not resolves("optimizer.gama")
+    assert not resolves("critic.sampling")
+    assert not resolves("critic.optimizer.gama")
+    assert not resolves("advantage.learn.low")
     assert not resolves("keep: drop_evrything")
     assert not resolves("answer")
 
