@@ -32,12 +32,16 @@ STUDIES: Mapping[str, str] = {
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "implicit-prm-transformer": "The same as text, by a transformer of two layers, beside outcome and step models",
+    "novelty-transformer": "Bonuses for new answers, in the group and in the run, on a transformer sure of wrong ones",
     "oreal": "Cloned right answers, reshaped wrong ones and token weights, where two tokens of twelve decide",
     "preference-learning": "DPO, PPO and their kin on three responses, held to the policy known in closed form",
+    "preference-learning-grid": "Data, DPO or PPO, reward model and prompts, one at a time, on a bandit of 12 bits",
+    "preference-learning-transformer": "Four data sets, DPO and PPO, on a transformer that copies and sorts digits",
     "prime": "An implicit process reward that learns online, on chains of sums and tables with exact chances",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
     "process-advantage-verifiers-learned": "The same with a verifier learned from rollouts, spent in six ways",
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
+    "signals-on-smollm": "Eight signals on SmolLM2-135M adding numbers, at equal tokens; needs the extra smollm2",
     "surrogate-rewards": "Rewards for format and length, without answers, on a table of 16 actions",
 }
 
