@@ -50,6 +50,8 @@ def same(found, wanted, tolerance=1e-12):
         ([0, 1, 2], [-1, 0, 1]),
         # mean 1; squares 4 + 4 + 4 + 4 = 16, over 4: std 2
         ([3, -1, 3, -1, 1], [1, -1, 1, -1, 0]),
+        # mean 1/8; squares 49/64 + 7/64 = 7/8, over 7: std 1 / sqrt(8): 2.4749 and seven times -0.3536
+        ([1, 0, 0, 0, 0, 0, 0, 0], [7 / 8**0.5, *[-1 / 8**0.5] * 7]),
     ],
 )
 def test_group_normalized_by_hand(rewards, wanted):

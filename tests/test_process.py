@@ -93,6 +93,20 @@ def test_q_values_are_the_exponential_mean_over_the_references_ways_to_go_on(see
     same(q_values(ratios, torch.ones(81, 4, dtype=torch.bool), beta), double(list(wanted.values())), 1e-6)
 
 
+@pytest.mark.parametrize(("beta", "wanted"), [(0.01, 0.9861), (0.1, 0.8614), (1, 0.3574), (100, 0.2509)])
+def test_beta_moves_q_from_the_best_that_may_come_to_the_mean(beta, wanted):
+    """1 with probability 1/4, else 0: before it q is beta ln(e^(1 / beta) / 4 + 3 / 4), after it the reward.
+
+    The policy that these rewards make of the reference is the reference times e^(reward / beta), normalized; it begins
+    at q = 0, so what it says of the right answer is 1 less the q before.
+    """
+    reference = double([0.25, 0.75])
+    tilted = reference * double([1 / beta, 0]).exp()
+    q = q_values((tilted / tilted.sum() / reference).log()[:, None], torch.ones(2, 1, dtype=torch.bool), beta)
+    assert 1 - q[0].item() == pytest.approx(wanted, abs=5e-5)
+    assert 0 - q[1].item() == pytest.approx(wanted, abs=5e-5)
+
+
 def test_q_values_leave_prefix_and_padding_out():
     ratios = double([[NAN, 2, 3, -torch.inf], [1, -4, torch.inf, NAN]])
     mask = torch.tensor([[False, True, True, False], [True, True, False, False]])
