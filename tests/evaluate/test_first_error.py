@@ -48,7 +48,12 @@ def test_f1_is_scikit_learns_where_precision_and_recall_are_the_two_accuracies()
 
 
 rows = st.lists(
-    st.tuples(st.lists(st.integers(-3, 3).map(float), max_size=4), st.integers(-1, 4)), min_size=2, max_size=8
+    st.tuples(
+        st.lists(st.one_of(st.integers(-3, 3).map(float), st.sampled_from([NAN, -math.inf])), max_size=4),
+        st.integers(-1, 4),
+    ),
+    min_size=2,
+    max_size=8,
 )
 
 
@@ -57,7 +62,8 @@ rows = st.lists(
 def test_the_threshold_is_the_best_of_all(responses, accumulate):
     scores = np.array([row + [NAN] * (5 - len(row)) for row, _ in responses])
     truth = np.array([wrong for _, wrong in responses])
-    if not (truth == -1).any() or (truth == -1).all() or np.isnan(scores).all():
+    known = np.isfinite(scores.cumsum(axis=1) if accumulate else scores)
+    if not (truth == -1).any() or (truth == -1).all() or not known.any():
         with pytest.raises(InputError, match="responses of both kinds"):
             find_threshold(scores, truth, accumulate)
         return
@@ -65,6 +71,14 @@ def test_the_threshold_is_the_best_of_all(responses, accumulate):
     best = max(first_error_f1(first_error(scores, t, accumulate), truth).f1 for t in values)
     threshold = find_threshold(scores, truth, accumulate)
     assert first_error_f1(first_error(scores, threshold, accumulate), truth).f1 == pytest.approx(best)
+
+
+def test_a_step_without_a_score_does_not_move_those_behind_it():
+    """The third step is wrong, at -2; the second has no score. From -2 to 0 it is named, and the other response not."""
+    scores, truth = [[1.0, NAN, -2.0, -3.0], [0.0, 0.5, NAN, NAN]], [2, -1]
+    threshold = find_threshold(scores, truth)
+    assert threshold == -1.0  # midway between -2 and 0
+    assert first_error(scores, threshold).tolist() == truth
 
 
 def test_the_lowest_of_equally_good_thresholds_lies_between_two_scores():

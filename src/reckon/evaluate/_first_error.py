@@ -74,7 +74,7 @@ def find_threshold(step_scores: ArrayLike, truth: ArrayLike, accumulate: bool = 
     """The threshold with the highest F1, to be searched on held-out responses and then left alone.
 
     Args:
-        step_scores: [N, H] float, NaN behind a response's last step.
+        step_scores: [N, H] float; NaN, behind a response's last step or before it, is under no threshold.
         truth: [N] int, the first wrong step counted from 0, -1 = none.
         accumulate: see `first_error`.
 
@@ -86,7 +86,7 @@ def find_threshold(step_scores: ArrayLike, truth: ArrayLike, accumulate: bool = 
         InputError: lengths differ, there are no scores, or not both kinds of responses, without which there is no F1.
     """
     scores, true = _steps(step_scores, accumulate), np.asarray(truth)
-    values = np.unique(scores[~np.isnan(scores)])
+    values = np.unique(scores[np.isfinite(scores)])
     if len(scores) != len(true) or not len(values) or not (true == CLEAN).any() or (true == CLEAN).all():
         raise InputError(
             f"a threshold for first errors needs scored steps and responses of both kinds; here are {len(scores)} "
@@ -108,12 +108,12 @@ def find_threshold(step_scores: ArrayLike, truth: ArrayLike, accumulate: bool = 
 
 def _right_between(row: NDArray[np.float64], wrong: int) -> tuple[float, float]:
     """The thresholds (low, high] at which `first_error` is right about a response."""
-    known = row[~np.isnan(row)]
+    lowest = float(np.nanmin(row if wrong == CLEAN else row[:wrong], initial=np.inf))
     if wrong == CLEAN:
-        return -np.inf, float(known.min(initial=np.inf))
-    if wrong >= len(known):
+        return -np.inf, lowest
+    if wrong >= len(row) or np.isnan(row[wrong]):
         return np.inf, np.inf  # a step that has no score is never named
-    return float(known[wrong]), float(known[:wrong].min(initial=np.inf))
+    return float(row[wrong]), lowest
 
 
 def _steps(step_scores: ArrayLike, accumulate: bool) -> NDArray[np.float64]:
