@@ -15,8 +15,10 @@ from reckon.types import Columns, Metrics, Model, Outputs, Problem, Rng, Sequenc
 class Tokenizing(Model, Protocol):
     """A model that can read responses it is given."""
 
-    def tokenize(self, problems: Sequence[Problem], texts: Sequence[str]) -> Sequences:
-        """The responses as tokens, each in a group of its own."""
+    def tokenize(
+        self, problems: Sequence[Problem], texts: Sequence[str], ended: Sequence[bool] | None = None
+    ) -> Sequences:
+        """The responses as tokens, each in a group of its own; only those that have `ended` with an end token."""
         ...
 
 
@@ -34,6 +36,7 @@ def sft(
     *,
     epochs: int = 1,
     batch: int = 16,
+    ended: Sequence[bool] | None = None,
     told: Callable[[int, int, Metrics], None] | None = None,
 ) -> Metrics:
     """Supervised fine-tuning: makes given solutions likelier, each token of a mini-batch counting the same.
@@ -45,6 +48,7 @@ def sft(
         rng: decides the order of the rows.
         epochs: passes over the rows.
         batch: rows to a step; the last step of a pass may have fewer.
+        ended: N: False for a solution that is cut off, so that no end token is learned behind it. Left out, all end.
         told: called after each step with (steps done, steps in all, the step's metrics).
 
     Returns:
@@ -57,7 +61,9 @@ def sft(
         raise InputError(f"fine-tuning needs `epochs` and `batch` of at least 1, not {epochs} and {batch}.")
     if not problems or len(problems) != len(solutions):
         raise InputError(f"fine-tuning needs rows: got {len(problems)} problems and {len(solutions)} solutions.")
-    seq = model.tokenize(problems, solutions)
+    if ended is not None and len(ended) != len(problems):
+        raise InputError(f"fine-tuning got {len(problems)} problems, and for {len(ended)} whether they end. Give both.")
+    seq = model.tokenize(problems, solutions, ended)
     n = len(problems)
     total = epochs * -(-n // batch)
     done, loss = 0, 0.0
