@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from reckon.errors import InputError
+from reckon.errors import InputError, RunError
 from reckon.rewards import AdaptiveKLReward, KLReward, Sum, Verifier
 from reckon.types import LearningReward, Outputs, Reporting, Rng
 
@@ -55,6 +55,19 @@ def test_rounding_of_the_sampler_is_no_distance(make_batch):
     batch = make_batch(["a"], lengths=[1], logprobs=torch.tensor([[-1.02, 0.0]]))
     same = Scores(torch.tensor([[-1.0, 0.0]]))
     assert (KLReward(policy=same, reference=same).score(batch)["kl_reward"].values == 0).all()
+
+
+@pytest.mark.parametrize("broken", [NAN, math.inf, -math.inf])
+def test_log_probs_that_are_not_finite_end_the_run(make_batch, broken):
+    """As an unknown reward they would charge nothing, and the coefficient that follows them would be lost for good."""
+    batch = make_batch(["a"], lengths=[1])
+    policy, reference = Scores(torch.tensor([[broken, 0.0]])), Scores(torch.zeros(1, 2))
+    with pytest.raises(RunError, match=r"KLReward: the log-probs .* are not finite"):
+        KLReward(policy=policy, reference=reference).score(batch)
+    part = AdaptiveKLReward(policy=policy, reference=reference, target=1.0)
+    with pytest.raises(RunError, match=r"AdaptiveKLReward: the log-probs .* are not finite"):
+        part.assess(batch, Rng((0,)))
+    assert part.state_dict() == {"coef": 0.05}
 
 
 def test_kl_reward_refuses_a_coefficient_below_nothing():

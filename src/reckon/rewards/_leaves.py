@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from reckon.errors import InputError
+from reckon.errors import InputError, RunError
 from reckon.types import Batch, Metrics, Model, Rng, State, Stream
 
 if TYPE_CHECKING:
@@ -127,11 +127,21 @@ class AdaptiveKLReward:
 
 
 def _distance(who: str, policy: Model, reference: Model, batch: Batch) -> Tensor:
-    """[N, T] float32: log pi - log ref of each token; anything where the mask is False."""
+    """[N, T] float32: log pi - log ref of each token; anything where the mask is False.
+
+    Raises:
+        RunError: one is not finite. As a reward it would be an unknown one, and so no charge at all.
+    """
     logprobs, ref_logprobs = (model.outputs(batch.seq).logprobs for model in (policy, reference))
     if logprobs is None or ref_logprobs is None:
         raise ValueError(f"{who}: a model was asked for logprobs and gave none")
-    return logprobs - ref_logprobs.to(logprobs.device)
+    distance = logprobs - ref_logprobs.to(logprobs.device)
+    if not distance[batch.seq.mask].isfinite().all():
+        raise RunError(
+            f"{who}: the log-probs of the policy or the reference are not finite. Lower `optimizer.lr`, or clip the "
+            "gradient."
+        )
+    return distance
 
 
 def _charge(distance: Tensor, coef: float, batch: Batch, *, clamp: bool) -> Stream:
