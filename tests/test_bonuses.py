@@ -219,6 +219,26 @@ def test_an_error_is_squared_and_its_target_does_not_learn():
     assert target.grad is None
 
 
+def test_what_is_less_known_than_where_it_came_from():
+    """Section 6 of the specification: RND 1.0 -> .4 -> .9 with c = .5."""
+    errors = torch.tensor([1.0, 0.4, 0.9])
+    assert bonuses.clipped_difference(errors[1:], errors[:-1], 0.5).tolist() == pytest.approx([0, 0.7])
+    assert torch.equal(bonuses.clipped_difference(errors[1:], errors[:-1], 0.0), errors[1:])
+
+
+def test_impact_is_a_length():
+    after, before = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    assert bonuses.impact(after, before).tolist() == [5, 0]
+
+
+def test_divergence_by_hand():
+    """p = (1/2, 1/2), q = (3/4, 1/4): ln(2/3) / 2 + ln(2) / 2; the other way 3/4 ln(3/2) + 1/4 ln(1/2)."""
+    p, q = torch.tensor([7.0, 7.0]), torch.tensor([math.log(3.0), 0.0])
+    assert bonuses.categorical_kl(p, q).item() == pytest.approx(0.143841, abs=1e-6)
+    assert bonuses.categorical_kl(q, p).item() == pytest.approx(0.130812, abs=1e-6)
+    assert bonuses.categorical_kl(p, p).item() == 0
+
+
 def test_in_deviations_a_bonus_is_not_centered():
     bonus = torch.tensor([1.0, 3.0])
     assert bonuses.in_deviations(bonus, 2.0).tolist() == [0.5, 1.5]

@@ -82,7 +82,8 @@ def elliptical_step(inverse: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
     """
     u = (inverse @ features[..., None])[..., 0]
     bonus = (features * u).sum(dim=-1)
-    return bonus, inverse - u[..., :, None] * u[..., None, :] / (1 + bonus)[..., None, None]
+    v = u / (1 + bonus).sqrt()[..., None]  # the same factor on both sides keeps it symmetric to the last bit
+    return bonus, torch.addcmul(inverse, v[..., :, None], v[..., None, :], value=-1)
 
 
 def elliptical_sequence(features: Tensor, ridge: float) -> Tensor:
@@ -140,6 +141,55 @@ def distillation_error(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted - target.detach()).square().sum(dim=1)
 
 
+def clipped_difference(after: Tensor, before: Tensor, c: float) -> Tensor:
+    """[after - c before]_+: how much less known the state entered is than the one left (NovelD).
+
+    Zhang et al. 2021, "NovelD: A Simple yet Effective Exploration Criterion", eq. 1, without its factor for what is new
+    in the episode. c = 0 gives `after`.
+
+    Args:
+        after: any shape, at least 0: the novelty of the state entered.
+        before: the same shape: that of the state left.
+        c: at least 0.
+
+    Returns:
+        That shape.
+    """
+    _check_same_shape(after, before=before)
+    return (after - c * before).clamp(min=0)
+
+
+def impact(after: Tensor, before: Tensor) -> Tensor:
+    """|phi' - phi|: how far an action moved the features (RIDE; Raileanu, Rocktäschel 2020, arXiv:2002.12292, eq. 4).
+
+    The paper divides by the square root of the visits in the episode.
+
+    Args:
+        after: [..., D] float, features of the state entered.
+        before: [..., D] float, of the state left.
+
+    Returns:
+        [...].
+    """
+    _check_same_shape(after, before=before)
+    return (after - before).square().sum(dim=-1).sqrt()
+
+
+def categorical_kl(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(p || q) of two distributions over A actions (as AGAC's bonus; Flet-Berliac et al. 2021, arXiv:2102.04376).
+
+    Args:
+        logits: [..., A] float, finite, of p.
+        other: [..., A] float, finite, of q.
+
+    Returns:
+        [...] nats, at least 0.
+    """
+    _check_same_shape(logits, other=other)
+    logp, logq = logits.log_softmax(dim=-1), other.log_softmax(dim=-1)
+    return (logp.exp() * (logp - logq)).sum(dim=-1).clamp(min=0)  # rounding may take it below
+
+
 def in_deviations(bonus: Tensor, deviation: float) -> Tensor:
     """A bonus in standard deviations, without centering (Burda et al. 2018, section 2.4); as it is if there is none.
 
@@ -153,6 +203,24 @@ def in_deviations(bonus: Tensor, deviation: float) -> Tensor:
         The shape of `bonus`.
     """
     return bonus / deviation if deviation > 0 else bonus
+
+
+def released_moments(bonus: Tensor) -> tuple[float, float, float]:
+    """Moments of a rollout's bonuses as the released code of Henaff et al. 2023 has them, with T for T N values.
+
+    All T N values are summed, and divided by T. Over many rollouts the root of squares / count is therefore not the
+    standard deviation s of bonuses of mean m, but sqrt(N (s^2 + (N - 1)^2 m^2)): 10 in place of 0.5 for a bonus that
+    is 1 half the time in 8 environments. For comparison with numbers that were made with it.
+
+    Args:
+        bonus: [T, N] float.
+
+    Returns:
+        What stands for their count, mean and summed squared distances from it.
+    """
+    values, count = bonus.cpu().double(), len(bonus)
+    mean = float(values.sum()) / count
+    return float(count), mean, float((values - mean).square().sum())
 
 
 def product(bonuses: Tensor) -> Tensor:

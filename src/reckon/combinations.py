@@ -276,11 +276,24 @@ def updated_moments(
     known = values[~values.isnan()].cpu().double()  # Metal has no float64
     if not len(known):
         return count, mean, squares
-    count, squares = decay * count, decay * squares
-    total, center = count + len(known), float(known.mean())
-    off = center - mean
-    squares += float((known - center).square().sum()) + off**2 * count * len(known) / total
-    return total, mean + off * len(known) / total, squares
+    center = float(known.mean())
+    others = (float(len(known)), center, float((known - center).square().sum()))
+    return merged_moments((count, mean, squares), others, decay=decay)
+
+
+def merged_moments(
+    moments: tuple[float, float, float], others: tuple[float, float, float], *, decay: float = 1.0
+) -> tuple[float, float, float]:
+    """Count, mean and summed squared distances of two samples together; see `updated_moments`.
+
+    Args:
+        moments: of the values before.
+        others: of those that join them, of which there is at least one.
+        decay: what the values before still count, in (0, 1].
+    """
+    count, mean, squares = decay * moments[0], moments[1], decay * moments[2]
+    total, off = count + others[0], others[1] - mean
+    return total, mean + off * others[0] / total, squares + others[2] + off**2 * count * others[0] / total
 
 
 def minmax(rewards: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["bonuses.md", "rewards.md", "samplers.md"])
+@pytest.mark.parametrize("page", ["bonuses.md", "explore.md", "rewards.md", "samplers.md"])
 def test_the_page_s_examples_run(page, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
     assert blocks
