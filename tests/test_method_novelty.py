@@ -1,18 +1,16 @@
 """Paying for what is new as a recipe: its parts, and real runs of a one-layer model that must agree to the last bit."""
 
 import json
-import os
-import signal
-from pathlib import Path
+from contextlib import chdir
 
 import pytest
 
-from reckon.cli import main
 from reckon.errors import InputError
 from reckon.methods import grpo, novelty
 from reckon.recipe import Recipe
 from reckon.rewards import EpisodicCount, GlobalCount, Novelty
 from reckon.tasks import ChainArithmetic
+from whole_runs import broken_off, checkpoint, made_once, metrics
 
 RECIPE = """\
 model: {{name: "{model}", dtype: float32}}
@@ -55,50 +53,30 @@ def test_it_is_grpo_with_a_product_of_two_counts():
 def home(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("novelty")
     (folder / "novelty.yaml").write_text(RECIPE.format(model=small_model))
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with chdir(folder):
+        yield folder
 
 
-def told(folder):
-    """What every step measured, but for what it cost."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "time/", "memory/", "computed/")
-    return [{k: v for k, v in line.items() if not k.startswith(clock)} for line in lines]
-
-
-def checkpoint(folder, step):
-    return {path.name: path.read_bytes() for path in (folder / "checkpoints" / f"step-{step:06}").iterdir()}
+@pytest.fixture(scope="module")
+def trained(home):
+    """trained(*settings) -> the folder of a whole run with these settings, made once."""
+    return made_once(home, "novelty.yaml")
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_resumed_with_its_memory_it_is_as_if_nothing_had_happened(home, variant, monkeypatch):
-    settings, name = VARIANTS[variant], variant.replace(" ", "-")
-    whole, broken = home / f"whole-{name}", home / f"broken-{name}"
-    assert main(["train", "novelty.yaml", *settings, "--out", str(whole), "--quiet"]) == 0
-    calls, real = [], Novelty.assess
-
-    def stop_at_the_third(self, batch, rng):
-        calls.append(batch.step)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch, rng)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Novelty, "assess", stop_at_the_third)
-        assert main(["train", "novelty.yaml", *settings, "--out", str(broken), "--quiet"]) == 130
-    assert calls == [0, 1, 2]
-    assert main(["train", "--resume", str(broken), "--quiet"]) == 0
-    assert repr(told(broken)) == repr(told(whole))
+def test_resumed_with_its_memory_it_is_as_if_nothing_had_happened(home, trained, variant):
+    settings = VARIANTS[variant]
+    whole = trained(*settings)
+    broken = broken_off(home / f"broken-{variant.replace(' ', '-')}", Novelty, "novelty.yaml", *settings)
+    assert metrics(broken) == metrics(whole)
     assert checkpoint(broken, 5) == checkpoint(whole, 5)
     memories = {checkpoint(whole, step)["reward.json"] for step in range(1, 6)}
     assert len(memories) == 5  # it does remember something
 
 
-def test_what_a_step_tells_of_its_bonuses(home):
-    assert main(["train", "novelty.yaml", "--out", "told", "--quiet"]) == 0
-    steps = told(home / "told")[1:]  # after the warm-up's
+def test_what_a_step_tells_of_its_bonuses(trained):
+    lines = (trained() / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines[1:]]  # after the warm-up's
     assert steps[0]["reward/bonus/in_run/new"] == 1
     known = [step["reward/bonus/in_run/known"] for step in steps]
     assert known == sorted(known)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from reckon.rewards import TokenOutcomeModel, Verifier
 from reckon.samplers import OnePair
 from reckon.tasks import ChainArithmetic
 from reckon.types import Refill
-from whole_runs import checkpoint, made_once, metrics, train
+from whole_runs import broken_off, checkpoint, made_once, metrics
 
 RECIPE = """\
 model: {{name: "{model}", dtype: float32}}
@@ -106,23 +105,11 @@ def told(folder):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_resumed_with_its_judge_it_is_as_if_nothing_had_happened(home, trained, variant, monkeypatch):
+def test_resumed_with_its_judge_it_is_as_if_nothing_had_happened(home, trained, variant):
     """Stopped after the third of six steps: every number, every weight of policy and judge, every moment."""
     settings = VARIANTS[variant]
-    whole, broken = trained(*settings), home / f"broken-{variant.replace(' ', '-')}"
-    calls, real = [], TokenOutcomeModel.assess
-
-    def stop_at_the_third(self, batch, rng):
-        calls.append(batch.step)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch, rng)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TokenOutcomeModel, "assess", stop_at_the_third)
-        assert train("oreal.yaml", *settings, "--out", str(broken)) == 130
-    assert calls == [0, 1, 2]
-    assert train("--resume", str(broken)) == 0
+    whole = trained(*settings)
+    broken = broken_off(home / f"broken-{variant.replace(' ', '-')}", TokenOutcomeModel, "oreal.yaml", *settings)
     assert metrics(broken) == metrics(whole)
     assert checkpoint(broken, 6) == checkpoint(whole, 6)
     assert checkpoint(whole, 6)["reward.safetensors"] != checkpoint(whole, 4)["reward.safetensors"]

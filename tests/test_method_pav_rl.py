@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import whole_runs
 from reckon.credit import GAE, LeaveOneOut, Streamwise
 from reckon.errors import InputError
 from reckon.losses import PolicyGradient, ValueLoss
@@ -23,7 +21,7 @@ from reckon.runs import Run
 from reckon.tasks import ChainArithmetic
 from reckon.train import Plan, train
 from reckon.types import Batch, Outputs, Problem, Rng, Rollouts, Seen, Sequences, Verdict
-from whole_runs import checkpoint, made_once, metrics
+from whole_runs import broken_off, checkpoint, made_once, metrics
 
 # The identities of section 6 of the specification. All responses of three tokens, 0 or 1, by a table of 7 prefixes
 
@@ -229,23 +227,11 @@ def trained(home):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_resumed_with_its_prover_it_is_as_if_nothing_had_happened(home, trained, variant, monkeypatch):
+def test_resumed_with_its_prover_it_is_as_if_nothing_had_happened(home, trained, variant):
     """Stopped after the third of six steps: every number, every weight of policy and prover, every moment."""
     settings = VARIANTS[variant]
-    whole, broken = trained(*settings), home / f"broken-{variant.replace(' ', '-')}"
-    calls, real = [], MonteCarloAdvantage.assess
-
-    def stop_at_the_third(self, batch, rng):
-        calls.append(batch.step)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch, rng)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MonteCarloAdvantage, "assess", stop_at_the_third)
-        assert whole_runs.train("pav.yaml", *settings, "--out", str(broken)) == 130
-    assert calls == [0, 1, 2]
-    assert whole_runs.train("--resume", str(broken)) == 0
+    whole = trained(*settings)
+    broken = broken_off(home / f"broken-{variant.replace(' ', '-')}", MonteCarloAdvantage, "pav.yaml", *settings)
     assert metrics(broken) == metrics(whole)
     assert checkpoint(broken) == checkpoint(whole)
     renewed = checkpoint(whole)["reward.safetensors"] != checkpoint(whole, 4)["reward.safetensors"]

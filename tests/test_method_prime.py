@@ -1,8 +1,6 @@
 """PRIME as a recipe: its filter, its parts, and real runs of a one-layer model that must agree to the last bit."""
 
 import json
-import os
-import signal
 from contextlib import chdir
 
 import pytest
@@ -17,7 +15,7 @@ from reckon.rewards import OnlineImplicitReward
 from reckon.samplers import AccuracyBand
 from reckon.tasks import ChainArithmetic
 from reckon.types import Refill, Rng, Use
-from whole_runs import checkpoint, made_once, metrics, train
+from whole_runs import broken_off, checkpoint, made_once, metrics
 
 RECIPE = """\
 model: {{name: "{model}", dtype: float32}}
@@ -92,23 +90,11 @@ def trained(home):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_resumed_with_its_judge_it_is_as_if_nothing_had_happened(home, trained, variant, monkeypatch):
+def test_resumed_with_its_judge_it_is_as_if_nothing_had_happened(home, trained, variant):
     """Stopped after the third of six steps: every number, every weight of policy and judge, every moment."""
     settings = VARIANTS[variant]
-    whole, broken = trained(*settings), home / f"broken-{variant.replace(' ', '-')}"
-    calls, real = [], OnlineImplicitReward.assess
-
-    def stop_at_the_third(self, batch, rng):
-        calls.append(batch.step)
-        if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGINT)
-        return real(self, batch, rng)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(OnlineImplicitReward, "assess", stop_at_the_third)
-        assert train("prime.yaml", *settings, "--out", str(broken)) == 130
-    assert calls == [0, 1, 2]
-    assert train("--resume", str(broken)) == 0
+    whole = trained(*settings)
+    broken = broken_off(home / f"broken-{variant.replace(' ', '-')}", OnlineImplicitReward, "prime.yaml", *settings)
     assert metrics(broken) == metrics(whole)
     assert checkpoint(broken, 6) == checkpoint(whole, 6)
     assert checkpoint(whole, 6)["reward.safetensors"] != checkpoint(whole, 4)["reward.safetensors"]

@@ -1,8 +1,12 @@
 """Whole runs from the command line, and what they leave behind, to be compared bit for bit."""
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from reckon.cli import main
 
@@ -25,6 +29,24 @@ def made_once(home: Path, recipe: str) -> Callable[..., Path]:
         return made[settings]
 
     return trained
+
+
+def broken_off(folder: Path, judge: type, recipe: str, *settings: str) -> Path:
+    """The folder, with a run in it that was stopped as the judge came to its third batch, and then gone on with."""
+    steps, real = [], judge.assess
+
+    def stop_at_the_third(self, batch, rng):
+        steps.append(batch.step)
+        if len(steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, batch, rng)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "assess", stop_at_the_third)
+        assert train(recipe, *settings, "--out", str(folder)) == 130
+    assert steps == [0, 1, 2]
+    assert train("--resume", str(folder)) == 0
+    return folder
 
 
 def metrics(folder: Path, without: tuple[str, ...] = CLOCK) -> list[dict[str, str]]:
