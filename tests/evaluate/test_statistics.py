@@ -17,8 +17,19 @@ from reckon.evaluate import (
     paired_difference,
     pass_at_k,
     t_quantile,
+    weighted_mean,
     wilson,
 )
+
+
+def test_scores_of_benchmarks_are_weighted_means():
+    """RewardBench, Chat: (95 + 85.5 + 85.5 + 22.4 + 28) / 358 = 316.4 / 358. With prior sets: (4 * 0.8 + 0.3) / 4.5."""
+    assert weighted_mean((0.95, 0.90, 0.90, 0.80, 0.70), (100, 95, 95, 28, 40)) == pytest.approx(0.883799, abs=5e-7)
+    assert weighted_mean((0.8, 0.8, 0.8, 0.8, 0.6), (1, 1, 1, 1, 0.5)) == pytest.approx(3.5 / 4.5)
+    assert weighted_mean((55.4, 47.8, 45.1, 56.6, 91.8, 44.2), (1,) * 6) == pytest.approx(56.8, abs=0.05)
+    for shares, weights in (((1.0,), (1, 2)), ((1.0, 0.0), (0, 0)), ((1.0, 0.0), (2, -1)), ((), ())):
+        with pytest.raises(InputError, match="need as many weights"):
+            weighted_mean(shares, weights)
 
 
 def test_wilson_of_397_in_500():

@@ -40,6 +40,7 @@ from reckon.evaluate._statistics import (
     paired_difference,
     pass_at_k,
     t_quantile,
+    weighted_mean,
     wilson,
 )
 from reckon.evaluate._summary import Response, summarize
@@ -101,5 +102,6 @@ __all__ = [
     "t_quantile",
     "vote_of_n",
     "vote_of_subsets",
+    "weighted_mean",
     "wilson",
 ]

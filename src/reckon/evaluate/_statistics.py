@@ -88,6 +88,28 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
+def weighted_mean(shares: Sequence[float], weights: Sequence[float]) -> float:
+    """The score of a benchmark made of parts, as RewardBench adds its own up (Lambert et al. 2024, arXiv:2403.13787).
+
+    There the weight of a subset in its section is its number of prompts (`math-prm` counts 984 by fiat, as many as code
+    has), and in the whole a section weighs 1 and the prior sets 0.5. A pair whose scores tie is wrong, which the shares
+    have to say already (`reckon.preferences.pair_accuracy` does).
+
+    Args:
+        shares: of each part, such as its accuracy.
+        weights: of each part, at least 0, and not all 0.
+
+    Raises:
+        InputError: there is not one weight for each share, or no part weighs anything.
+    """
+    if len(shares) != len(weights) or not all(0 <= w < math.inf for w in weights) or not sum(weights) > 0:
+        raise InputError(
+            f"weighted_mean: {len(shares)} shares need as many weights, each at least 0 and one of them above, not "
+            f"{list(weights)}."
+        )
+    return sum(share * weight for share, weight in zip(shares, weights, strict=True)) / sum(weights)
+
+
 def mcnemar(b: int, c: int) -> float:
     """Two-sided exact p-value of McNemar's test: is a change as likely to be for the better as for the worse?
 
