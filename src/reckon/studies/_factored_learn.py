@@ -172,7 +172,7 @@ def posed(world: World, pairs: Preferences, which: Prompts) -> Tensor:
     "own" are those the reward model has seen, "broad" all of the train split, "narrow" its prompts of the narrow set.
     """
     if which == "own":
-        own: Tensor = pairs.numbers.unique()  # type: ignore[no-untyped-call]
+        own: Tensor = pairs.numbers.unique()
         return own
     train = world.numbers("train")
     return train if which == "broad" else train[IS_NARROW[train]]

@@ -382,7 +382,7 @@ STUDY = Study(
         "Seen after the run, and no claim: with 8,000 pairs PPO ends 6 points above DPO because it goes further, to "
         "2.3 nats and not 1.6, and both are still on their way up; at the same divergence DPO is ahead, by 1.5 points "
         "at 1 nat and by 2.3 at 1.4 (standard errors 0.3 and 0.5). DPO's beta there, 0.3, is the pilot's. The weak "
-        "judge is over-optimized in three of five seeds, by 1.5 to 8.3 points, and hardly in the two where the policy's "
-        "best was late.",
+        "judge is over-optimized in three of five seeds, by 1.5 to 8.3 points, and hardly in the two where the best of "
+        "the policy came late.",
     ),
 )
