@@ -128,7 +128,13 @@ def returns_to_go(rewards: Tensor, mask: Tensor, gamma: float = 1.0) -> Tensor:
 
 
 def gae(
-    rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, lam: float = 0.95
+    rewards: Tensor,
+    values: Tensor,
+    mask: Tensor,
+    *,
+    gamma: float = 1.0,
+    lam: float = 0.95,
+    ends: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Generalized advantage estimates, and what the critic should have predicted.
 
@@ -144,15 +150,22 @@ def gae(
             the other tensors hold there does not matter.
         gamma: discount, in [0, 1].
         lam: how far the sum reaches beyond the critic's next value, in [0, 1].
+        ends: [N, T] bool, True at the last token of an episode where a row holds several: V = 0 after it, and nothing
+            later counts. An episode that is only cut short there, or at the end of the row, is worth more: add gamma
+            times the value of what would have come next to the reward.
 
     Returns:
         Advantages and returns, [N, T] each, 0 where `mask` is False.
     """
     _check_same_shape(mask, rewards=rewards, values=values)
+    if ends is not None:
+        _check_same_shape(mask, ends=ends)
     rewards, values = (torch.where(mask, x, 0.0) for x in (rewards, values))
     advantage = next_value = rewards.new_zeros(len(rewards))
     columns = list(rewards.unbind(dim=1))
     for t in range(len(columns) - 1, -1, -1):
+        if ends is not None:
+            next_value, advantage = (torch.where(ends[:, t], 0.0, later) for later in (next_value, advantage))
         counts, value = mask[:, t], values[:, t]
         surprise = columns[t] + gamma * next_value - value
         advantage = torch.where(counts, surprise + gamma * lam * advantage, advantage)
