@@ -32,7 +32,17 @@ from reckon.types import Batch, Credit, Json, Metrics, Stream, Verdict
 if TYPE_CHECKING:
     import pyarrow
 
-_OURS = ("recipe.yaml", "environment.json", "metrics.jsonl", "rollouts", "evals", "checkpoints", "tensorboard", "wandb")
+_OURS = (
+    "recipe.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "rollouts",
+    "evals",
+    "explore",
+    "checkpoints",
+    "tensorboard",
+    "wandb",
+)
 
 
 class Run:

@@ -1,0 +1,256 @@
+"""Exploring by name: an environment and settings in, a run's folder out."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import gymnasium
+from gymnasium.spaces import Box, Discrete, MultiBinary
+from gymnasium.vector import AutoresetMode
+from torch import nn
+
+from reckon.errors import InputError, MissingError
+from reckon.explore._album import Album
+from reckon.explore._collect import Collector, Vectors
+from reckon.explore._combine import Normalized
+from reckon.explore._environments import FiniteContexts
+from reckon.explore._loop import Plan, explore
+from reckon.explore._policies import FeedForward, Recurrent
+from reckon.explore._ppo import PPO, Agent
+from reckon.explore._presets import BonusSettings, flat_encoder, named_bonus
+from reckon.explore._register import IDS
+from reckon.explore._worlds import World
+from reckon.runs import Run
+from reckon.types import Json, Metrics, Rng
+
+Show = Literal["auto", "bar", "lines", "nothing"]
+_RECENT = 10  # updates whose episodes count for the result
+_SEEDS = 100_000  # seeds of levels are drawn below this
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How `reckon explore` explores."""
+
+    env: Mapping[str, Json] = field(default_factory=dict)  # arguments of the environment
+    contexts: int | None = None  # how many different levels there are; None = as the environment has it
+    bonus: str = "episodic_times_global_count"  # of `BONUSES`, or "none"
+    key: str = "pos"  # what counting bonuses count
+    norm: Literal["std", "reference", "none"] = "std"  # what bonuses are divided by
+    alpha: float = 0.1  # their weight
+    clip: float | None = None  # of reward and bonus together
+    network: Literal["feed_forward", "recurrent"] = "feed_forward"
+    hidden: int = 64  # width of its layers
+    ppo: PPO = field(default_factory=PPO)
+    environments: int = 128  # that step at once
+    steps: int = 64  # of each, an update
+    frames: int = 700_000  # of all of them, in the whole run
+    save_every: int = 20  # updates between checkpoints
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "environments", "steps", "frames", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explored:
+    """What became of it."""
+
+    folder: Path  # the run's
+    finished: bool  # False = interrupted: resume it
+    updates: int
+    frames: int
+    success: float  # share of the last updates' episodes with a return above 0; NaN = none ended
+
+
+def run_explore(
+    name: str, settings: Settings, out: str | Path, *, overwrite: bool = False, show: Show = "auto"
+) -> Explored:
+    """Explores an environment and writes a run's folder.
+
+    Args:
+        name: of an environment that Gymnasium knows; `module:name` imports the module first.
+        settings: how.
+        out: the folder.
+        overwrite: delete the run that is there.
+        show: how progress is shown, on stderr.
+
+    Raises:
+        InputError: an environment or a setting that cannot be used.
+        MissingError: an environment that is not installed.
+        RunError: a run is there already; no room.
+    """
+    parts = _parts(name, settings)
+    recipe = {"explore": name, **cast("dict[str, Json]", json.loads(json.dumps(dataclasses.asdict(settings))))}
+    with Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1) as run:
+        return _explored(parts, run, settings, show)
+
+
+def resume_explore(name: str, settings: Settings, folder: str | Path, *, show: Show = "auto") -> Explored:
+    """Goes on with an interrupted run, exactly where the environment's state was saved, as that of reckon's own are.
+
+    Args:
+        name: the environment's.
+        settings: those of the run.
+        folder: the run's.
+        show: how progress is shown.
+
+    Raises:
+        InputError, MissingError, RunError: as `run_explore`; and RunError where the settings differ from the run's.
+    """
+    parts = _parts(name, settings)
+    recipe = {"explore": name, **cast("dict[str, Json]", json.loads(json.dumps(dataclasses.asdict(settings))))}
+    with Run.resume(folder, recipe, keep_last=1) as run:
+        return _explored(parts, run, settings, show)
+
+
+def make_environments(
+    name: str,
+    count: int,
+    *,
+    contexts: int | None = None,
+    seed: int = 0,
+    env: Mapping[str, Json] | None = None,
+) -> Vectors:
+    """Environments side by side, of a kind that Gymnasium knows, as `Collector` wants them.
+
+    Args:
+        name: registered with Gymnasium; `module:name` imports the module first.
+        count: how many.
+        contexts: of reckon's own, how many there are; of others, how many seeds episodes begin from. None = as it is.
+        seed: which seeds those are.
+        env: arguments of the environment.
+
+    Raises:
+        InputError: it is not known, does not take these arguments, or a level is not fixed by its seed.
+        MissingError: its module or what it needs is not installed.
+    """
+    module, _, id_ = name.rpartition(":")
+    _import(module)
+    given: dict[str, Any] = dict(env or {})
+    if contexts is not None and id_ in IDS:
+        given["contexts"] = contexts
+    try:
+        if id_ in IDS:
+            return gymnasium.make_vec(id_, count, vectorization_mode="vector_entry_point", **given)
+        return gymnasium.make_vec(
+            id_,
+            count,
+            vectorization_mode="sync",
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            wrappers=_wrappers(id_, given, contexts, seed),
+            **given,
+        )
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise MissingError(f"{name} needs a package that is not installed: {error}") from error
+    except gymnasium.error.Error as error:
+        raise InputError(f"{name}: {error} reckon's own are {', '.join(IDS)}.") from error
+    except TypeError as error:
+        raise InputError(f"{name} does not take these arguments ({', '.join(given) or 'none'}): {error}") from error
+
+
+def _wrappers(
+    name: str, given: Mapping[str, Any], contexts: int | None, seed: int
+) -> list[Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]]:
+    """What an environment of others is put into: its observations flattened, its levels finite."""
+    wrappers: list[Callable[[gymnasium.Env[Any, Any]], gymnasium.Wrapper[Any, Any, Any, Any]]] = []
+    if contexts is not None:
+        if not 0 < contexts <= _SEEDS:
+            raise InputError(f"contexts is {contexts}; it must be in [1, {_SEEDS}], or null.")
+        drawn = Rng((seed, "contexts")).numpy().choice(_SEEDS, contexts, replace=False)
+        wrappers.append(partial(FiniteContexts, seeds=drawn.tolist()))
+    probe = gymnasium.make(name, **given)
+    if not isinstance(probe.observation_space, Box | Discrete | MultiBinary):
+        wrappers.append(gymnasium.wrappers.FlattenObservation)
+    probe.close()
+    return wrappers
+
+
+def _import(module: str) -> None:
+    if not module:
+        return
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise MissingError(f"the module `{module}`, which registers the environment, is not there: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What a run is made of."""
+
+    agent: Agent
+    collector: Collector
+    bonus: Normalized | None
+    album: Album
+
+
+def _parts(name: str, settings: Settings) -> _Parts:
+    envs = make_environments(
+        name, settings.environments, contexts=settings.contexts, seed=settings.seed, env=settings.env
+    )
+    collector = Collector(envs)
+    seed = Rng((settings.seed, "network")).integer()
+    network: nn.Module
+    if settings.network == "recurrent":
+        network = Recurrent(collector.size, collector.actions, hidden=settings.hidden, seed=seed)
+    else:
+        network = FeedForward(collector.size, collector.actions, hidden=(settings.hidden,) * 2, seed=seed)
+    return _Parts(
+        agent=Agent(network, settings.ppo),
+        collector=collector,
+        bonus=_bonus(settings, collector),
+        album=Album(world_of(envs)),
+    )
+
+
+def _bonus(settings: Settings, collector: Collector) -> Normalized | None:
+    if settings.bonus == "none":
+        return None
+    built = BonusSettings(
+        encoder=flat_encoder(collector.size), actions=collector.actions, key=settings.key, seed=settings.seed
+    )
+    return Normalized(named_bonus(settings.bonus, built), norm=settings.norm)
+
+
+def world_of(envs: Vectors) -> World | None:
+    """The world whose every number is known, if it is one."""
+    return cast("World | None", getattr(envs.unwrapped, "world", None))
+
+
+def _explored(parts: _Parts, run: Run, settings: Settings, show: Show) -> Explored:
+    frames = settings.environments * settings.steps
+    plan = Plan(
+        updates=math.ceil(settings.frames / frames),
+        steps=settings.steps,
+        alpha=settings.alpha,
+        clip=settings.clip,
+        seed=settings.seed,
+        save_every=settings.save_every,
+        show=show,
+    )
+    finished = explore(parts.agent, parts.collector, parts.bonus, run, plan, parts.album)
+    updates = max(run.checkpoints, default=0)
+    return Explored(
+        folder=run.folder,
+        finished=finished,
+        updates=updates,
+        frames=updates * frames,
+        success=success(run.metrics()[-_RECENT:]),
+    )
+
+
+def success(metrics: list[Metrics]) -> float:
+    """The share of these updates' episodes with a return above 0; NaN if none ended."""
+    ended = [(row["episode/count"], row["episode/success"]) for row in metrics if row.get("episode/count")]
+    return sum(n * share for n, share in ended) / sum(n for n, _ in ended) if ended else math.nan
