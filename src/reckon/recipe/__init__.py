@@ -1,5 +1,6 @@
 """A run as a YAML file: which parts, with which settings. Checked before anything is loaded."""
 
+from reckon.recipe._exploring import explore_settings
 from reckon.recipe._judges import fit_settings, open_judges, open_references, open_verifiers
 from reckon.recipe._kinds import KINDS, Role, load_kind
 from reckon.recipe._recipe import Recipe
@@ -25,6 +26,7 @@ __all__ = [
     "Role",
     "Step",
     "describe",
+    "explore_settings",
     "fit_settings",
     "kinds_table",
     "load_critic",

@@ -47,6 +47,7 @@ _SINGLE = (  # title, unit, metric, whether it is a share
 )
 
 _DULL = ("policy/steps", "policy/skipped")
+_TOKENS = ("tokens", "generated tokens", "tokens/generated")
 
 
 def figures(metrics: Sequence[Metrics]) -> list[Figure]:
@@ -70,17 +71,26 @@ def figures(metrics: Sequence[Metrics]) -> list[Figure]:
     return found + [Figure(title, unit, (Line(key, ""),), percent) for title, unit, key, percent in singles]
 
 
-def curves(metrics: Sequence[Metrics]) -> dict[str, Json]:
-    """The figures' data: a column for each axis and each metric drawn, null where a step did not log it."""
-    drawn = figures(metrics)
-    keys = {name for figure in drawn for line in figure.lines for name in (line.key, line.low, line.high) if name}
-    tokens, total = [], 0.0
+def curves(
+    metrics: Sequence[Metrics], drawn: Sequence[Figure] | None = None, amount: tuple[str, str, str] = _TOKENS
+) -> dict[str, Json]:
+    """The figures' data: a column for each axis and each metric drawn, null where a step did not log it.
+
+    Args:
+        metrics: of a run.
+        drawn: which figures; left out, those of `figures`.
+        amount: name, unit and metric of what is added up along an axis, where it was logged.
+    """
+    drawn = figures(metrics) if drawn is None else drawn
+    keys = {key for figure in drawn for line in figure.lines for key in (line.key, line.low, line.high) if key}
+    name, unit, metric = amount
+    sums, total = [], 0.0
     for row in metrics:
-        total += row.get("tokens/generated", 0.0)
-        tokens.append(total)
+        total += row.get(metric, 0.0)
+        sums.append(total)
     axes: list[Json] = [{"name": "steps", "unit": "step", "values": [int(row["step"]) for row in metrics]}]
     if total > 0:
-        axes.append({"name": "tokens", "unit": "generated tokens", "values": [round(value) for value in tokens]})
+        axes.append({"name": name, "unit": unit, "values": [round(value) for value in sums]})
     if any("seconds" in row for row in metrics):
         axes.append({"name": "minutes", "unit": "minutes", "values": _column(metrics, "seconds", 1 / 60)})
     return {

@@ -42,8 +42,13 @@ def write_report(run_folder: str | Path, out: str | Path | None = None, *, budge
     """
     folder = read_folder(Path(run_folder))
     path = folder.path / "report.html" if out is None else Path(out)
-    # Whoever has the old one open never sees half of a new one.
-    write_file(path, render(folder, budget_bytes).encode())
+    if "explore" in folder.recipe:
+        from reckon.report._explore import render_explore
+
+        page = render_explore(folder)
+    else:
+        page = render(folder, budget_bytes)
+    write_file(path, page.encode())  # whoever has the old one open never sees half of a new one
     return path
 
 

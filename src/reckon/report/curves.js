@@ -93,7 +93,7 @@
     svg.append(shape("path", { class: "axis", d: `M${edge} ${base}H${width - margin.right}` }));
     for (const value of horizontal) {
       svg.append(shape("path", { class: "axis", d: `M${x(value)} ${base}v4` }));
-      const text = axis.name === "tokens" ? short(value) : label(value, horizontal.length > 1 ? horizontal[1] - horizontal[0] : 1, false);
+      const text = ["tokens", "frames"].includes(axis.name) ? short(value) : label(value, horizontal.length > 1 ? horizontal[1] - horizontal[0] : 1, false);
       svg.append(shape("text", { x: x(value), y: base + 16, "text-anchor": "middle" }, text));
     }
     svg.append(shape("text", { x: 0, y: 10 }, figure.unit));
