@@ -1,16 +1,27 @@
 """Combinations and models inside adapters: what a library serves, and what is refused."""
 
+import json
 import math
 import pickle
 from dataclasses import dataclass
 
 import pytest
 import torch
+from judge_models import language_model
 
 from reckon.errors import InputError
 from reckon.models import Sampling, load_model
 from reckon.models.tiny import make_tokenizer
-from reckon.rewards import Length, OverlongPenalty, ReferenceBased, Sum, ThinkFormat, Verifier
+from reckon.rewards import (
+    Fitted,
+    Length,
+    OnlineReferenceBased,
+    OverlongPenalty,
+    ReferenceBased,
+    Sum,
+    ThinkFormat,
+    Verifier,
+)
 from reckon.rewards._combine import And, Centered, Not, Or, Probability
 from reckon.rewards._combine_groups import MinMax, NormalizeThenSum, Standardized
 from reckon.rewards._implicit import ImplicitReward
@@ -177,6 +188,23 @@ def test_reference_answers_that_are_not_there_are_missed():
     reward = object.__new__(ReferenceBased)  # the model is not needed to tell
     with pytest.raises(InputError, match="'reference_based' reads reference answers, and TRL handed over none"):
         to_trl(reward)(prompts=["p"], completions=["x"], completion_ids=[[5]])
+
+
+def test_a_stored_judge_that_is_shown_the_answer_misses_it_too(tmp_path):
+    language_model().save_pretrained(tmp_path)
+    asked = {"prompts": ["1+1="], "completions": ["2"], "completion_ids": [[5]]}
+    for shown in (True, False):
+        (tmp_path / "judge.json").write_text(json.dumps({"kind": "reference_based", "show_reference": shown}))
+        function = to_trl(Fitted(str(tmp_path), device="cpu"))
+        if shown:
+            with pytest.raises(InputError, match="'fitted' reads reference answers, and TRL handed over none"):
+                function(**asked)
+        else:
+            (chance,) = function(**asked)
+            assert 0 < chance < 1
+    online = to_trl(OnlineReferenceBased(language_model(head=False), TASK), frozen=True)
+    with pytest.raises(InputError, match="'online_reference_based' reads reference answers"):
+        online(**asked)
 
 
 def test_every_library_says_the_same_of_the_same_response():

@@ -14,10 +14,12 @@ from reckon.advantages import sum_known
 from reckon.errors import InputError, RunError
 from reckon.rewards._classifier import SequenceClassifier
 from reckon.rewards._combine_parts import inner_rewards
+from reckon.rewards._fitted import Fitted
 from reckon.rewards._function import Function, RewardFunction
 from reckon.rewards._leaves import KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
+from reckon.rewards._online_reference_based import OnlineReferenceBased
 from reckon.rewards._reference_based import ReferenceBased
 from reckon.rewards._text import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
 from reckon.rewards._tree import Sum, as_reward, check_stream
@@ -44,7 +46,6 @@ _WITHOUT_PROMPT = (
     ThinkFormat,
 )
 _ADAPTERS = f"{__package__}."  # rewards made here carry the name of the function in them
-_ON_ANSWERS = (Containment, ReferenceBased)
 _OWN_TOKENS = (ReferenceBased, SequenceClassifier)  # these write a text and tokenize it themselves
 
 
@@ -139,7 +140,7 @@ def check_given(tree: Reward, given: Given, answers: str, ids: str) -> None:
         InputError: a part reads reference answers, or stored references by problem, and there are none.
     """
     for name, part in parts_of(tree):
-        if given.answers is None and isinstance(part, _ON_ANSWERS):
+        if given.answers is None and _reads_answers(part):
             raise InputError(f"{name!r} reads reference answers, and {given.library} handed over none. {answers}")
         stored = getattr(part, "references", None)
         if "id" not in given.columns and stored is not None and not isinstance(stored, int | float | bool):
@@ -234,6 +235,14 @@ def _learns(part: Reward) -> bool:
     alone = not any(True for _ in inner_rewards(part))
     # A z-score within groups keeps statistics too, and never reads them.
     return alone or ("statistics" in part.state_dict() and getattr(part, "over", "") != "group")  # type: ignore[attr-defined]
+
+
+def _reads_answers(part: Reward) -> bool:
+    if isinstance(part, Fitted):
+        return _reads_answers(part.judge)
+    if isinstance(part, OnlineReferenceBased):
+        return part.show_reference
+    return isinstance(part, Containment) or (isinstance(part, ReferenceBased) and part.reference)
 
 
 def _check_tokenizer(name: str, part: Reward, tokenizer: PreTrainedTokenizerBase | None) -> None:
