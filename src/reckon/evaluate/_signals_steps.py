@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from reckon.errors import InputError
-from reckon.evaluate._first_error import first_error, first_error_f1, harmonic_mean
+from reckon.evaluate._first_error import CLEAN, find_threshold, first_error, harmonic_mean
 from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs
 from reckon.runs import Responses, Signal
 from reckon.types import Rng, Step
@@ -22,7 +22,7 @@ Reading = Literal["single", "accumulated"]
 class StepView:
     """How well a signal tells right steps from wrong ones, and finds the first wrong one."""
 
-    reading: Reading  # each step's own score, or the sum of all up to its end
+    reading: Reading  # each step's own score, or what is summed up to its end: of a judge of steps, their lowest
     pairs: Pairs  # of a right and a wrong step of one response
     pooled: float  # AUC over all steps at once
     responses: int
@@ -147,16 +147,10 @@ def _hits(
     return hits
 
 
-def _threshold(scores: np.ndarray, first: np.ndarray, most: int = 64) -> float:
-    """The threshold of the best F1 among quantiles of the scores [n, H]; the lowest of equals."""
-    known = scores[np.isfinite(scores)]
-    quantiles = np.unique(np.quantile(known, np.linspace(0, 1, most))).tolist() if len(known) else []
-    best, chosen = -1.0, -math.inf
-    for candidate in [-math.inf, *quantiles]:
-        f1 = first_error_f1(first_error(scores, candidate), first).f1
-        if f1 > best:
-            best, chosen = f1, candidate
-    return chosen
+def _threshold(scores: np.ndarray, first: np.ndarray) -> float:
+    """The threshold of the best F1 for scores [n, H]; one that names no step where that cannot be told."""
+    clean = first == CLEAN
+    return find_threshold(scores, first) if np.isfinite(scores).any() and clean.any() and not clean.all() else -math.inf
 
 
 def _padded(rows: Sequence[np.ndarray]) -> np.ndarray:
