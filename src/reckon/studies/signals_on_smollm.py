@@ -1,0 +1,420 @@
+"""The methods on a real language model: SmolLM2-135M on running sums, at equal generated and equal trained tokens.
+
+No paper has these numbers. All arms begin as one policy that was warmed up on 160 worked sums, are posed the same
+problems, and spend the same tokens; what differs is the signal. A folder of pieces that all begin from, and each arm's
+run, are kept under runs/signals-on-smollm: a study that was stopped goes on within the cell, at its run's last step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._study import Measured, Row, Settings, Study
+from reckon.types import Json
+
+AXIS = "generated tokens"
+PASS = "pass@8"
+
+
+def cell(settings: Settings, seed: int) -> Measured:
+    """One arm: train until both budgets are spent, read the marks off the run's log."""
+    from reckon.studies import _smollm_run as runs
+    from reckon.studies._smollm_start import Start
+
+    _, lines = runs.run_arm(settings, seed)
+    marks = {name: value for line in lines for name, value in line.items() if name.split("/")[0] in runs.BUDGETS}
+    steps = [line for line in lines if "tokens/generated" in line]
+    most, count = cast("int", settings[runs.GENERATED]), cast("int", settings["windows"])
+    read = [line for line in steps if line["spent/generated"] <= marks["generated/spent/generated"]]
+    start = Start.of(settings).cost(cast("list[str]", settings["stages"]))
+    spent = {
+        "minutes": sum(map(runs.step_seconds, read)) / 60,
+        "tokens a second": sum(line["tokens/generated"] for line in read) / sum(map(runs.step_seconds, read)),
+        "judging": sum(v for line in read for k, v in line.items() if k.startswith("time/reward")) / 60,
+        "peak": max(line["memory/peak_mib"] for line in steps) / 1024,
+        "updates": float(len(read)),
+        "start/generated": start["generated"],
+        "start/learned": start["learned"],
+        "start/minutes": start["seconds"] / 60,
+    }
+    curves = {
+        AXIS: [most * (i + 1) / count for i in range(count)],
+        "right answers in training": runs.windows(lines, "outcome/mean", most, count),
+        "entropy of a token, nats": runs.windows(lines, "entropy", most, count),
+        "tokens of an answer": runs.windows(lines, "length/mean", most, count),
+        "minutes of training": runs.minutes(lines, most, count),
+    }
+    return Measured(metrics=marks | spent | _at_start(settings), curves=curves)
+
+
+def _at_start(settings: Settings) -> dict[str, float]:
+    """The marks of the start itself, the same in every cell."""
+    from reckon.studies import _smollm_exam as exam
+    from reckon.studies._smollm_start import Start
+
+    start = Start.of(settings)
+    return {
+        f"start/{name}/{mark}": value
+        for name in exam.EXAMS
+        for mark, value in exam.marks(start.sat(name), exam.exam_task(settings, name)).items()
+    }
+
+
+GRPO, RLOO, PRIME, OREAL = "GRPO", "RLOO", "PRIME", "OREAL"
+STEPS, SURROGATE, NOVELTY, COOPER = "step advantages", "format and length", "GRPO with novelty", "Cooper's judge"
+
+_COMMON: dict[str, Json] = {
+    "model": "smollm2-135m",
+    "sums": {"count": [4, 4], "size": [1, 50]},
+    "problems": 10_000,
+    "exams": {
+        "held-out": {"count": [4, 4], "size": [1, 50], "problems": 64},
+        "longer": {"count": [6, 6], "size": [1, 50], "problems": 24},
+        "larger": {"count": [4, 4], "size": [51, 99], "problems": 24},
+    },
+    "samples": 8,
+    "samples_trained": 4,
+    "limit": 80,
+    # The start: worked sums, responses with verdicts, labels of beginnings.
+    "worked": 160,
+    "worked_lr": 3e-5,
+    "worked_passes": 1,
+    "asked": 96,
+    "labeled": 40,
+    "coverage": 4,
+    "completions": 2,
+    "balance": "dataset",
+    "fit_lr": 2e-5,
+    "head_lr": 1e-3,
+    # The runs.
+    "lr": 2e-5,
+    "prompts": 4,
+    "group": 8,
+    "generated": 20_000,
+    "trained": 8_000,
+    "most": 120,
+    "save": 5,
+    "windows": 8,
+}
+_JUDGE_LR = 4e-5  # of judges that learn beside the policy: twice its rate, as in PRIME
+
+
+def _arm(name: str, recipe: dict[str, Json], stages: list[Json], begin: dict[str, Json] | None = None) -> Settings:
+    """An arm's own part of a recipe, what of the start it uses, and which reward begins as which piece of it."""
+    return {"arm": name, "recipe": recipe, "stages": stages, "begin": begin or {}, **_COMMON}
+
+
+ARMS: Mapping[str, Settings] = {
+    GRPO: _arm(GRPO, {"method": "grpo"}, []),
+    RLOO: _arm(RLOO, {"method": "rloo"}, []),
+    PRIME: _arm(
+        PRIME, {"method": {"kind": "prime", "lr": _JUDGE_LR}}, ["answers", "implicit"], {"process": "implicit"}
+    ),
+    OREAL: _arm(
+        OREAL,
+        {
+            "method": {"kind": "oreal", "lr": _JUDGE_LR, "warmup": 0, "kl": 0.0},
+            "reward": {"tokens": {"position": "after"}},
+        },
+        ["answers", "tokens"],
+        {"tokens": "tokens"},
+    ),
+    STEPS: _arm(
+        STEPS,
+        {
+            "method": {"kind": "pav_rl", "kl": 0.0},
+            "reward": {
+                "correct": {"kind": "verifier"},
+                "progress": {"kind": "fitted", "folder": "start:verifier", "prover_k": 4, "weight": 3.0},
+            },
+        },
+        ["labels", "verifier"],
+    ),
+    SURROGATE: _arm(
+        SURROGATE,
+        {
+            "method": "grpo",
+            "reward": {
+                "surrogate": {
+                    "kind": "format_length",
+                    "l_max": "start:limit",
+                    "p": "start:p",
+                    "extract": "start:total",
+                },
+                "correct": {"kind": "verifier", "watch": True},
+            },
+        },
+        [],
+    ),
+    NOVELTY: _arm(NOVELTY, {"method": {"kind": "novelty"}}, []),
+    COOPER: _arm(
+        COOPER,
+        {"method": {"kind": "cooper", "judge": "start:judge", "lr": _JUDGE_LR, "kl": 0.0}},
+        ["answers", "judge"],
+    ),
+}
+_VERDICTS = (GRPO, RLOO, PRIME, OREAL, STEPS, NOVELTY)  # paid by the verdict, alone or among others
+_SECONDS = ("minutes", "generated/spent/generated")
+
+
+def _says(budget: str) -> str:
+    return {"generated": "equal generated tokens", "trained": "equal trained tokens"}[budget]
+
+
+def _ahead(
+    arm: str,
+    other: str,
+    mark: str = "held-out/accuracy",
+    least: float = 0.0,
+    budget: str = "generated",
+    slack: float = 0.0,
+) -> Effect:
+    """By how much an arm is ahead of another, or not behind it by more than `slack`."""
+    return Effect(
+        says=f"{_says(budget)}, {mark}: {f'{slack:g} plus ' if slack else ''}{arm} less {other}",
+        of=lambda found: slack + found[arm][f"{budget}/{mark}"] - found[other][f"{budget}/{mark}"],
+        least=least,
+    )
+
+
+def _risen(arm: str, mark: str, least: float = 0.0, sign: int = 1) -> Effect:
+    """By how much an arm has risen (or, with sign -1, fallen) since the start."""
+    first, second = (arm, "the start") if sign > 0 else ("the start", arm)
+    return Effect(
+        says=f"{mark}: {first} less {second}",
+        of=lambda found: sign * (found[arm][f"generated/{mark}"] - found[arm][f"start/{mark}"]),
+        least=least,
+    )
+
+
+def _of(says: str, of: Callable[[ByArm], float], least: float = 0.0) -> Effect:
+    return Effect(says=says, of=of, least=least)
+
+
+def _gain(found: ByArm, arm: str, mark: str = "accuracy") -> float:
+    return found[arm][f"generated/held-out/{mark}"] - found[arm][f"start/held-out/{mark}"]
+
+
+def _seconds_a_token(found: ByArm, arm: str) -> float:
+    return found[arm]["minutes"] / found[arm]["generated/spent/generated"]
+
+
+def _overrun(found: ByArm, budget: str) -> float:
+    """The largest share by which a run had overspent a budget when it was examined."""
+    most = cast("int", _COMMON[budget])
+    return max(found[arm][f"{budget}/spent/{budget}"] / most - 1 for arm in found)
+
+
+CLAIMS = (
+    Claim(
+        says="The comparison is fair: no arm was read far beyond its tokens",
+        effects=(
+            _of("0.15 less the largest overrun of generated tokens", lambda found: 0.15 - _overrun(found, "generated")),
+            _of("0.2 less the largest overrun of trained tokens", lambda found: 0.2 - _overrun(found, "trained")),
+        ),
+    ),
+    Claim(
+        says="20,000 tokens of GRPO, and of RLOO, teach something",
+        effects=tuple(_risen(arm, "held-out/accuracy", 0.05) for arm in (GRPO, RLOO)),
+    ),
+    Claim(
+        says="PRIME's dense rewards pay for the groups that its filter drops (Cui et al. 2025)",
+        effects=(_ahead(PRIME, RLOO, least=0.02),),
+    ),
+    Claim(
+        says="At equal trained tokens PRIME is ahead of RLOO",
+        effects=(_ahead(PRIME, RLOO, least=0.02, budget="trained"),),
+    ),
+    Claim(
+        says="At equal generated tokens OREAL, which trains on two of eight answers, is behind GRPO",
+        effects=(_ahead(GRPO, OREAL, least=0.02),),
+    ),
+    Claim(
+        says="At equal trained tokens OREAL is ahead of GRPO",
+        effects=(_ahead(OREAL, GRPO, least=0.02, budget="trained"),),
+    ),
+    Claim(
+        says="Step advantages of a learned verifier beat the outcome alone (Setlur et al. 2024)",
+        effects=(_ahead(STEPS, RLOO, least=0.02),),
+    ),
+    Claim(
+        says="Step advantages put the first error later, and make more lines right, than the outcome alone",
+        effects=(
+            _ahead(STEPS, RLOO, "held-out/first error", least=0.02),
+            _ahead(STEPS, RLOO, "held-out/right steps", least=0.01),
+        ),
+    ),
+    Claim(
+        says="Format and length alone reach half of what the verdict does (Xin et al. 2025)",
+        effects=(
+            _of(
+                "gain of accuracy: format and length less half of GRPO",
+                lambda found: _gain(found, SURROGATE) - 0.5 * _gain(found, GRPO),
+            ),
+        ),
+    ),
+    Claim(
+        says="Format and length alone do not touch the sums: right lines within 0.03 of the start's",
+        effects=(
+            Effect(
+                says="right steps: format and length less the start",
+                of=lambda found: _gain(found, SURROGATE, "right steps"),
+                within=0.03,
+            ),
+        ),
+    ),
+    Claim(
+        says="Novelty keeps more answers alive than GRPO alone, and costs no accuracy to speak of",
+        effects=(
+            _ahead(NOVELTY, GRPO, f"held-out/{PASS}", least=0.02),
+            _ahead(NOVELTY, GRPO, "held-out/entropy", least=0.01),
+            _ahead(NOVELTY, GRPO, slack=0.05),
+        ),
+    ),
+    Claim(
+        says="Paid by a judge that learns beside it, a policy comes as far as paid by the verdict (Hong et al. 2025)",
+        effects=(_ahead(COOPER, GRPO, slack=0.05), _risen(COOPER, "held-out/accuracy", 0.02)),
+    ),
+    Claim(
+        says="What is learned shows on more numbers and on larger ones too",
+        effects=(_risen(GRPO, "longer/accuracy", 0.02), _risen(GRPO, "larger/accuracy", 0.02)),
+    ),
+    Claim(
+        says="Training sharpens: accuracy rises by more than pass@8",
+        effects=tuple(
+            _of(
+                f"gain of accuracy less gain of pass@8: {arm}",
+                lambda found, arm=arm: _gain(found, arm) - _gain(found, arm, PASS),  # type: ignore[misc]
+            )
+            for arm in (GRPO, RLOO)
+        ),
+    ),
+    Claim(
+        says="Entropy falls wherever the verdict is paid, novelty aside",
+        effects=tuple(_risen(arm, "held-out/entropy", sign=-1) for arm in _VERDICTS if arm != NOVELTY),
+    ),
+    Claim(
+        says="A second model that learns makes a generated token cost half as much again, or more",
+        effects=tuple(
+            _of(
+                f"seconds a generated token, in those of GRPO, less 1.5: {arm}",
+                lambda found, arm=arm: _seconds_a_token(found, arm) / _seconds_a_token(found, GRPO) - 1.5,  # type: ignore[misc]
+            )
+            for arm in (PRIME, COOPER)
+        ),
+    ),
+    Claim(
+        says="What these papers found with models of 1.5B to 32B on mathematics",
+        why="a model of 135 million parameters adds numbers here, for some twenty updates",
+    ),
+)
+
+_ROWS = {
+    "generated/held-out/accuracy": "held-out accuracy",
+    "generated/held-out/low": "its 95% interval, from",
+    "generated/held-out/high": "to",
+    "generated/held-out/gain": "gain over the start, paired by problem",
+    "generated/held-out/gain error": "its standard error over problems",
+    f"generated/held-out/{PASS}": f"held-out {PASS}",
+    "generated/held-out/right steps": "held-out share of right lines",
+    "generated/held-out/first error": "held-out share of the way to the first error",
+    "generated/held-out/length": "held-out tokens an answer",
+    "generated/held-out/entropy": "held-out entropy, nats a token",
+    "generated/longer/accuracy": "accuracy, more numbers",
+    "generated/longer/right steps": "right lines, more numbers",
+    f"generated/longer/{PASS}": f"{PASS}, more numbers",
+    "generated/larger/accuracy": "accuracy, larger numbers",
+    "generated/larger/right steps": "right lines, larger numbers",
+    f"generated/larger/{PASS}": f"{PASS}, larger numbers",
+    "generated/spent/generated": "tokens generated",
+    "generated/spent/trained": "tokens trained on",
+    "updates": "updates",
+    "minutes": "minutes of training",
+    "judging": "of these, with judges",
+    "trained/held-out/accuracy": "equal trained tokens: held-out accuracy",
+    "trained/held-out/gain": "equal trained tokens: gain over the start, paired",
+    "trained/spent/generated": "equal trained tokens: tokens generated",
+    "trained/spent/trained": "equal trained tokens: tokens trained on",
+    "start/generated": "tokens generated for its judges' start",
+    "start/minutes": "minutes for its judges' start",
+    "peak": "peak memory, GiB",
+}
+_START_ROWS = {
+    f"start/{exam}/{mark}": f"the start: {says}"
+    for exam, what in (("held-out", "held-out"), ("longer", "more numbers"), ("larger", "larger numbers"))
+    for mark, says in (
+        ("accuracy", f"accuracy, {what}"),
+        ("right steps", f"right lines, {what}"),
+        ("first error", f"way to the first error, {what}"),
+        (PASS, f"{PASS}, {what}"),
+        ("entropy", f"entropy, {what}"),
+    )
+}
+
+STUDY = Study(
+    name="signals-on-smollm",
+    title="Signals on a real model: SmolLM2-135M on running sums",
+    source="No paper: eight methods of this library, from one start, at equal tokens.",
+    arms=ARMS,
+    seeds=(0, 1),
+    fast={
+        "model": "tiny",
+        "sums": {"count": [3, 3], "size": [0, 4]},
+        "problems": 60,
+        "exams": {
+            "held-out": {"count": [3, 3], "size": [0, 4], "problems": 2},
+            "longer": {"count": [4, 4], "size": [0, 4], "problems": 1},
+            "larger": {"count": [3, 3], "size": [5, 9], "problems": 1},
+        },
+        "limit": 32,
+        "worked": 64,
+        "worked_lr": 3e-3,
+        "worked_passes": 6,
+        "asked": 3,
+        "labeled": 2,
+        "coverage": 2,
+        "completions": 1,
+        "balance": "none",
+        "prompts": 2,
+        "group": 4,
+        "generated": 300,
+        "trained": 150,
+        "save": 50,
+        "windows": 2,
+    },
+    cell=cell,
+    claims=CLAIMS,
+    rows=(
+        *(Row(arm=GRPO, metric=metric, says=says) for metric, says in _START_ROWS.items()),
+        *(Row(arm=arm, metric=metric, says=says) for metric, says in _ROWS.items() for arm in ARMS),
+    ),
+    axis=AXIS,
+    notes=(
+        "The start is one: SmolLM2-135M-Instruct after one pass over 160 worked sums of four numbers up to 50. The two "
+        "seeds are of the runs, their problems and their draws, and say nothing of other starts. With two seeds a mean "
+        "lies two standard errors above 0 by luck alone once in seven times, if there is nothing to see: the least "
+        "sizes in the rules are there for that, and the errors over problems stand beside each gain.",
+        "Every step poses four new problems, the same in all arms of a seed, with eight answers each at temperature 1. "
+        "No arm draws others for those that its filter drops (PRIME's band of accuracy, OREAL's pairs), so arms "
+        "generate alike and train on different shares.",
+        "A run is examined when it has generated 20,000 tokens, and when it has trained on 8,000: tokens of the "
+        "responses that its method hands to the optimizer, those with an advantage of 0 included. It ends when both "
+        "are spent, so OREAL goes on far beyond 20,000. A budget is overrun by less than one step.",
+        "Nothing was tuned, for no arm: one rate for all policies (2e-5), one for all judges that learn beside them "
+        "(4e-5), one for all fits (2e-5, heads 1e-3), chosen beforehand so that some 16 updates move weights about as "
+        "far as the 40 of the quickstart. All else is each method's default in this library, but for these: no arm is "
+        "held to a reference; OREAL's model of tokens and PRIME's reward model begin fitted, and so need no warm-up; "
+        "Cooper's judge is fitted, as in the paper; OREAL's logit is read after the token, where it learned.",
+        "Judges begin from 768 responses to 96 other problems with verdicts, balanced, or from labels of beginnings "
+        "(the verifier). What that cost stands in the last rows and is in no budget; the warm-up all arms share.",
+        "The wanted length of `format and length` is the 70th percentile of the worked solutions', as a share of the "
+        "limit; an answer is well-formed if it ends in `Total:` and a number.",
+        "Where no problem comes again, the count of the run says hardly more than that of the group: novelty is the "
+        "bonus for answers that few siblings give.",
+        "Exams are 64 held-out problems with 8 samples each (4 at equal trained tokens), 24 of six numbers and 24 of "
+        "numbers from 51 to 99. Minutes are of the steps alone, without exams and saving, on two cores.",
+        "The rules were committed before any run of the study.",
+    ),
+)
