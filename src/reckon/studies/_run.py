@@ -30,6 +30,7 @@ STUDIES: Mapping[str, str] = {
     "cooper": "A judge hacked, and one that learns from what a rule is sure of, on a table of six actions",
     "cooper-judge": "A judge that is shown the reference answer: imperfect labels, a poisoned phrase, corrupted pairs",
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
+    "domain-sampling-transformer": "The same by a transformer, on questions about rules, and one step further",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "implicit-prm-transformer": "The same as text, by a transformer of two layers, beside outcome and step models",
     "novelty-transformer": "Bonuses for new answers, in the group and in the run, on a transformer sure of wrong ones",
@@ -43,6 +44,7 @@ STUDIES: Mapping[str, str] = {
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
     "signals-on-smollm": "Eight signals on SmolLM2-135M adding numbers, at equal tokens; needs the extra smollm2",
     "surrogate-rewards": "Rewards for format and length, without answers, on a table of 16 actions",
+    "surrogate-transformer": "The same on sums as text, by a transformer of two layers, and by one that cannot add",
 }
 
 
