@@ -112,9 +112,9 @@ def make_world(size: Size, seed: int) -> World:
         task=task,
         start=start,
         reference=CachedReference(start.reference()),
-        train=_answered(task, start, problems[size.worked + size.examples :], PER, rng.child("train")),
-        dev=_written(task, _answered(task, start, task.problems("dev")[:], CANDIDATES, rng.child("dev"))),
-        test=_written(task, _answered(task, start, task.problems("test")[:], CANDIDATES, rng.child("test"))),
+        train=answered(task, start, problems[size.worked + size.examples :], PER, rng.child("train")),
+        dev=_written(task, answered(task, start, task.problems("dev")[:], CANDIDATES, rng.child("dev"))),
+        test=_written(task, answered(task, start, task.problems("test")[:], CANDIDATES, rng.child("test"))),
     )
 
 
@@ -157,7 +157,9 @@ class _InOrder:
         return {}
 
 
-def _answered(task: ChainArithmetic, policy: LanguageModel, problems: Sequence[Problem], k: int, rng: Rng) -> Batch:
+def answered(task: ChainArithmetic, policy: LanguageModel, problems: Sequence[Problem], k: int, rng: Rng) -> Batch:
+    """What a policy writes to each of these problems, k times, judged; nothing is dropped."""
+
     def verify(rollouts: Rollouts) -> list[Verdict]:
         return [task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text)]
 
