@@ -71,7 +71,7 @@ _COMMON: dict[str, Json] = {
     "problems": 10_000,
     "exams": {
         "held-out": {"count": [4, 4], "size": [1, 50], "problems": 64},
-        "longer": {"count": [6, 6], "size": [1, 50], "problems": 24},
+        "longer": {"count": [5, 5], "size": [1, 50], "problems": 24},
         "larger": {"count": [4, 4], "size": [51, 99], "problems": 24},
     },
     "samples": 8,
@@ -413,8 +413,10 @@ STUDY = Study(
         "limit; an answer is well-formed if it ends in `Total:` and a number.",
         "Where no problem comes again, the count of the run says hardly more than that of the group: novelty is the "
         "bonus for answers that few siblings give.",
-        "Exams are 64 held-out problems with 8 samples each (4 at equal trained tokens), 24 of six numbers and 24 of "
+        "Exams are 64 held-out problems with 8 samples each (4 at equal trained tokens), 24 of five numbers and 24 of "
         "numbers from 51 to 99. Minutes are of the steps alone, without exams and saving, on two cores.",
-        "The rules were committed before any run of the study.",
+        "The rules were committed before any run of the study. One thing was changed before it, after a look at a like "
+        "policy, that of results/signals-running-sums, on 22 training problems: it is right on four numbers up to 50 in "
+        "26% of cases, and on six in none of 40, so that `more numbers` are five and no longer six.",
     ),
 )
