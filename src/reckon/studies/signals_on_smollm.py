@@ -416,7 +416,7 @@ STUDY = Study(
         "Exams are 64 held-out problems with 8 samples each (4 at equal trained tokens), 24 of five numbers and 24 of "
         "numbers from 51 to 99. Minutes are of the steps alone, without exams and saving, on two cores.",
         "The rules were committed before any run of the study. One thing was changed before it, after a look at a like "
-        "policy, that of results/signals-running-sums, on 22 training problems: it is right on four numbers up to 50 in "
-        "26% of cases, and on six in none of 40, so that `more numbers` are five and no longer six.",
+        "policy, that of results/signals-running-sums, on 22 training problems: it is right on four numbers up to 50 "
+        "in 26% of cases, and on six in none of 40, so that `more numbers` are five and no longer six.",
     ),
 )
