@@ -1,5 +1,6 @@
 """The agent: credit against a naive double loop, minibatches of what, and that it learns."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -123,6 +124,20 @@ def test_the_first_gradient_does_not_depend_on_how_a_rollout_is_cut(make):
         told.append(agent.learn(found, found.rewards, Rng((2,))))
     for name in ("value/loss", "policy/entropy"):
         assert told[0][name] == pytest.approx(told[1][name], rel=1e-4) == pytest.approx(told[2][name], rel=1e-4)
+
+
+def test_time_may_be_part_of_the_task():
+    """Without bootstrapping what is truncated is learned from as if it were terminated, and not otherwise."""
+    found = collected(FeedForward(36, 4), steps=30, world=corner(horizon=2))
+    assert found.rollout.truncated.any()
+    over = dataclasses.replace(found.rollout, terminated=found.rollout.done)
+    ended = dataclasses.replace(found, rollout=over)
+    told = {}
+    for name, lived, bootstrap in (("cut", found, True), ("task", found, False), ("ended", ended, True)):
+        agent = Agent(FeedForward(36, 4, seed=5), PPO(bootstrap=bootstrap))
+        told[name] = agent.learn(lived, lived.rewards, Rng((2,)))
+    assert told["task"] == told["ended"]
+    assert told["task"]["value/loss"] != told["cut"]["value/loss"]
 
 
 def test_a_loss_that_is_not_finite_is_not_stepped_on():

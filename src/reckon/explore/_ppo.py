@@ -33,6 +33,7 @@ class PPO:
     entropy: float = 0.01
     value: float = 0.5  # weight of half the critic's squared error
     max_norm: float = 0.5  # of the gradient
+    bootstrap: bool = True  # where only time was up, earn what the critic expects; False = time is part of the task
 
     def __post_init__(self) -> None:
         for name in ("epochs", "parts"):
@@ -100,6 +101,8 @@ class Agent:
         with torch.no_grad():
             logits, values = self.network.sequence(rollout.obs, memory, collected.start)
             final = self._final_values(collected)
+        if not self.settings.bootstrap:
+            final = torch.zeros_like(final)
         advantages, returns = credit(rollout, rewards, values, final, gamma=self.settings.gamma, lam=self.settings.lam)
         batch = {
             "obs": rollout.obs[:-1],

@@ -40,7 +40,10 @@ def episode_figure(episode: Episode, index: int, largest: float) -> Html:
         largest: the largest bonus of a step on the page.
     """
     steps = len(episode.bonus)
-    facts = [f"update {count(episode.step)}", f"{count(steps)} steps" + ("" if episode.whole else ", cut off")]
+    facts = [
+        f"update {count(episode.step)}",
+        f"{count(steps)} {'step' if steps == 1 else 'steps'}" + ("" if episode.whole else ", cut off"),
+    ]
     if episode.context is not None:
         facts.append(f"context {episode.context}")
     facts += [f"bonus {number(math.fsum(episode.bonus))}", f"reward {number(math.fsum(episode.rewards))}"]
