@@ -2,7 +2,7 @@
 
 Run in an environment with TRL (`pip install 'reckon-rl[oracles]'`), offline, in about a minute:
 
-    python scripts/make_trl_oracles.py tests/oracles/trl.json tests/oracles/preferences.json
+    python scripts/make_trl_oracles.py tests/oracles/{trl,preferences,reference}.json
 
 trl.json: GRPOTrainer and RLOOTrainer are built whole around a random model of a few hundred weights. Then what they
 would sample, score and compute with the model is replaced by fixed tensors, and their own code makes the advantages and
@@ -11,6 +11,8 @@ the losses.
 preferences.json: DPOTrainer, KTOTrainer and RewardTrainer are built whole, with such a policy and a reference, and are
 handed the first batch of their own data loader. What is kept: the log-probs (or scores) their models gave, the loss
 they made of them, and its gradient with respect to them. CPOTrainer's loss, which takes log-probs, is called.
+
+reference.json: SyncRefModelCallback mixes the weights of two small networks, twice.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 from trl.experimental.cpo import CPOTrainer
+from trl.trainer.callbacks import SyncRefModelCallback
 
 # Of trl.json
 K = 4  # responses to each prompt
@@ -357,6 +360,21 @@ def cpo_losses() -> dict[str, Any]:
     return found
 
 
+def synced_reference() -> dict[str, Any]:
+    """What TRL makes of a reference's weights when it is synchronized, once and once more."""
+    torch.manual_seed(0)
+    model, reference = (torch.nn.Sequential(torch.nn.Linear(5, 7), torch.nn.Linear(7, 3)) for _ in range(2))
+    found: dict[str, Any] = {"alpha": 0.6, "model": weights_of(model), "reference": weights_of(reference), "after": []}
+    for _ in range(2):
+        SyncRefModelCallback._sync_target_model(model, reference, 0.6)
+        found["after"].append(weights_of(reference))
+    return found
+
+
+def weights_of(network: torch.nn.Module) -> list[list[float]]:
+    return [parameter.detach().flatten().tolist() for parameter in network.parameters()]
+
+
 ORACLES: dict[str, Callable[[], dict[str, Any]]] = {
     "trl.json": rl_oracle,
     "preferences.json": lambda: {
@@ -365,6 +383,7 @@ ORACLES: dict[str, Callable[[], dict[str, Any]]] = {
         "reward": reward_losses(),
         "cpo": cpo_losses(),
     },
+    "reference.json": synced_reference,
 }
 
 

@@ -370,6 +370,7 @@ _EXAMINED = ("evaluate={every: 1, n: 3}",)
 _SAVED = ("steps=3", "save={every: 1, keep: 3}")
 _SHOWN = ("warmup={examples: 8, lr: 1e-2, batch: 4}",)
 _ADAPTED = ("model.lora={rank: 2}",)
+_HELD = ("method={kind: grpo, kl: 0.1}",)  # near a reference
 _DROPPED = ("keep=drop_truncated", "refill={rounds: 1, on_short: fill}", "sampling.stop=[a, e, i, o, u]")
 
 RUNS: dict[str, object] = {
@@ -409,6 +410,9 @@ RUNS: dict[str, object] = {
     "warmup.epochs": In(2, overrides=_SHOWN),
     "warmup.lr": In(1e-3, overrides=_SHOWN),
     "warmup.batch": In(8, overrides=_SHOWN),
+    "sync_reference": In({"every": 1}, overrides=_HELD),
+    "sync_reference.every": In(1, overrides=(*_HELD, "sync_reference={every: 2}")),
+    "sync_reference.alpha": In(0.9, overrides=(*_HELD, "sync_reference={every: 1}")),
     "evaluate": {"n": 3},
     "evaluate.every": In(2, overrides=_EXAMINED),
     "evaluate.n": In(2, overrides=_EXAMINED),

@@ -201,6 +201,6 @@ def test_an_answer_may_be_the_reference(asked, capsys):
     ],
 )
 def test_a_mistake_of_references_is_told_before_the_model_is_loaded(asked, capsys, monkeypatch, arguments, says):
-    monkeypatch.setattr("reckon.models.language.open_network", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr("reckon.models._open.open_network", lambda *_: pytest.fail("the model was loaded"))
     assert says in sentence(capsys, *arguments)
     assert not Path("x.json").exists()

@@ -23,11 +23,12 @@ def numbers(value: object, path: str = "") -> dict[str, float | None]:
 
 def test_this_trl_gives_the_committed_numbers(tmp_path):
     pytest.importorskip("trl", reason="TRL is not installed (extra `oracles`)")
-    made = tmp_path / "trl.json"
-    subprocess.run([sys.executable, ROOT / "scripts/make_trl_oracles.py", made], check=True, timeout=280)
-    committed = json.loads((ROOT / "tests/oracles/trl.json").read_text())
-    now = json.loads(made.read_text())
-    for oracle in (committed, now):
+    names = ("trl.json", "reference.json")
+    made = [tmp_path / name for name in names]
+    subprocess.run([sys.executable, ROOT / "scripts/make_trl_oracles.py", *made], check=True, timeout=280)
+    committed = {name: json.loads((ROOT / "tests/oracles" / name).read_text()) for name in names}
+    now = {path.name: json.loads(path.read_text()) for path in made}
+    for oracle in (*committed.values(), *now.values()):
         del oracle["versions"]
     expected, found = numbers(committed), numbers(now)
     assert found.keys() == expected.keys()

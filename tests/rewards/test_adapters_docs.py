@@ -38,7 +38,7 @@ def kind(role: str, name: str) -> object:
 
 def settings_of(owner: str) -> set[str]:
     """The settings that a section of a recipe, or a part of a role, may have."""
-    from reckon.recipe._schema import Evaluate, Frame, Save, Warmup
+    from reckon.recipe._schema import Evaluate, Frame, Save, SyncReference, Warmup
 
     one = {
         "model": load_model,
@@ -49,6 +49,7 @@ def settings_of(owner: str) -> set[str]:
         "evaluate": Evaluate,
         "save": Save,
         "warmup": Warmup,
+        "sync_reference": SyncReference,
     }
     if owner in one:
         return set(inspect.signature(one[owner]).parameters) - {"sampling", "optimizer", "value_head", "total"}

@@ -108,7 +108,7 @@ def fit_command(
             best=run.best,
             rows=len(given.train),
             dev_rows=len(given.dev),
-            told=(*given.told, *said),
+            told=(*given.told, *said, *_moved(entry, settings)),
             metrics=measure(learner, given.dev, loss) if given.dev and finished else {},
         )
         if finished:
@@ -296,7 +296,7 @@ def _reference(entry: Entry, learner: LanguageModel, settings: Settings) -> Cach
     if "reference" not in entry.reads or settings.reference == "none":
         return None
     if settings.reference == "start":
-        return CachedReference(learner.reference())
+        return CachedReference(learner.reference(sync_every=settings.sync_every, sync_alpha=settings.sync_alpha))
     other = load_model(settings.reference, sampling=learner.sampling, dtype=settings.dtype, device=settings.device)
     probe = "A probe: 1 + 2 = 3.\n"
     if other.response_tokens(probe) != learner.response_tokens(probe):
@@ -342,7 +342,7 @@ def _write(
     """The model's folder, the classifier's, and what they are."""
     folder = result.folder / "model"
     model.save_pretrained(folder)
-    kind = "reference_based" if settings.show_reference else entry.judge
+    kind = _judge(entry, settings)
     if kind in SCALAR:
         model.save_classifier(result.folder / "classifier", end_token=not settings.show_reference)
     about: dict[str, Json] = {
@@ -377,6 +377,21 @@ def _write(
     if calibration is not None:
         judge |= {"temperature": calibration.temperature, "bias": calibration.bias}
     (folder / JUDGE_FILE).write_text(json.dumps({**judge, "about": about}, indent=2) + "\n")
+
+
+def _judge(entry: Entry, settings: Settings) -> str | None:
+    """The judge that the model is; none where the reference moved, for nothing is left to take the rewards against."""
+    if settings.sync_every is not None:
+        return None
+    return "reference_based" if settings.show_reference else entry.judge
+
+
+def _moved(entry: Entry, settings: Settings) -> list[str]:
+    if settings.sync_every is None or entry.judge is None:
+        return []
+    return [
+        "The reference followed the model, so the model is a policy and no implicit reward: there is no judge.json."
+    ]
 
 
 def _reference_name(model: str, reference: str) -> str | None:

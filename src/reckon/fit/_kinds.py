@@ -13,7 +13,7 @@ from reckon.fit._draw import Balance
 from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, StepRewards
 from reckon.fit._read import Shape
 from reckon.fit._scores import BradleyTerry, OutcomeBCE, OutcomeSteps, PrefixValues, StepLabels
-from reckon.models import Lora
+from reckon.models import Lora, check_sync
 from reckon.rewards import format_reference_based, question_of
 from reckon.steps import Pattern
 from reckon.types import Problem
@@ -47,6 +47,10 @@ class Settings:
 
     beta: float | None = None  # None = the kind's own: 0.05 for implicit rewards, 2 for simpo, 5 for dpo-norm, else 0.1
     reference: str = "start"  # the model as it begins, "none", or the name of another model with the same tokenizer
+    # dpo, dpo-norm, ipo, nca, kto: optimizer steps after which the reference becomes `sync_alpha` times the model plus
+    # 1 - `sync_alpha` times itself (TR-DPO, arXiv:2404.09656, has 512 and 0.6); None = it stays.
+    sync_every: int | None = None
+    sync_alpha: float = 0.6
     smoothing: float = 0.0  # dpo, dpo-norm, simpo: share of pairs thought to be the wrong way round
     gamma: float = 0.6  # simpo: by how much the winner should lead
     desirable: float = 1.0  # kto: weight of right responses
@@ -87,6 +91,14 @@ class Settings:
                 check_choice(name, getattr(self, name), hint)
         if self.head_lr is not None and not self.head_lr >= 0:
             raise InputError(f"`head_lr` is {self.head_lr}, but must be at least 0.")
+        check_sync(self.sync_every, self.sync_alpha)
+        if self.sync_every is not None and self.reference != "start":
+            raise InputError(
+                f"`sync_every` moves the reference along with the model that it was, and `reference` is "
+                f"{self.reference!r}. Leave it at 'start', or leave `sync_every` out."
+            )
+        if self.sync_every is None and self.sync_alpha != type(self).sync_alpha:
+            raise InputError("`sync_alpha` says how a reference is moved, and none is. Give `sync_every` too.")
         if not 0 <= self.warmup < 1:
             raise InputError(f"`warmup` is {self.warmup}, but it is a share of the steps: at least 0 and below 1.")
 
@@ -140,7 +152,8 @@ def shown(settings: Settings) -> Callable[[Problem, str], str] | None:
     return read
 
 
-_PAIRED = ("beta", "reference", "pairs", "cap")
+_MOVES = ("reference", "sync_every", "sync_alpha")
+_PAIRED = ("beta", *_MOVES, "pairs", "cap")
 
 KINDS: Mapping[Kind, Entry] = {
     "sft": Entry("imitation", None, (), lambda s, r: SFT()),
@@ -182,7 +195,7 @@ KINDS: Mapping[Kind, Entry] = {
     "kto": Entry(
         "unpaired",
         "implicit_reward",
-        ("beta", "reference", "desirable", "undesirable", "balance", "splitter"),
+        ("beta", *_MOVES, "desirable", "undesirable", "balance", "splitter"),
         _kto,
         beta=0.1,
         least=KTO.least,

@@ -144,9 +144,11 @@ def check_rows(model: LanguageModel, loss: FitLoss, rows: Sequence[Example], dev
 def remember(model: LanguageModel, loss: FitLoss, rows: Sequence[Example]) -> None:
     """Computes the reference's log-probs of all rows, in their own order, before anything is learned.
 
-    In this order they come out alike to the last bit whenever a run is taken up again.
+    In this order they come out alike to the last bit whenever a run is taken up again. One that follows the model has
+    nothing to remember.
     """
-    if not isinstance(getattr(loss, "reference", None), CachedReference):
+    reference = getattr(loss, "reference", None)
+    if not isinstance(reference, CachedReference) or reference.follows:
         return
     read = getattr(loss, "remember", loss.prepare)  # KTO's `prepare` reads more than the rows
     for start in range(0, len(rows), _CHUNK):

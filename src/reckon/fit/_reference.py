@@ -1,4 +1,4 @@
-"""Log-probs of a frozen reference, computed once for each response."""
+"""Log-probs of a reference, computed once for each response where it is frozen."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from reckon.types import Sequences
 class CachedReference:
     """Remembers what a frozen model says of each response, by the very tokens of prompt and response.
 
+    A reference that follows the model (`model.reference(sync_every=512)`) is asked anew every time.
+
     What it keeps is of one model, and the tokens hold all that tokenizer, template and text have a say in: a row is
     never mistaken for another by its place in a shuffled file.
     """
@@ -26,6 +28,7 @@ class CachedReference:
                 weights, the adapters off.
         """
         self.reference = reference
+        self.follows = getattr(reference, "sync_every", None) is not None
         self._known: dict[bytes, Tensor] = {}
 
     def __len__(self) -> int:
@@ -46,7 +49,7 @@ class CachedReference:
             known = self._known[key] if key in self._known else fresh[key]
             n = min(len(known), out.shape[1])  # what is behind is padding, of this batch or of that one
             out[row, :n] = known[:n]
-        if keep:
+        if keep and not self.follows:
             self._known |= {key: row[: int(row.nonzero().max()) + 1 if row.any() else 0] for key, row in fresh.items()}
         return out.to(seq.mask.device)
 

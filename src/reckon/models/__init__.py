@@ -6,13 +6,14 @@ The language model is imported when it is first used: a table needs no transform
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from reckon.models._settings import Lora, Optimization, Sampling
+from reckon.models._settings import Lora, Optimization, Sampling, check_sync
 from reckon.models._store import BUILT_IN, cache_folder, fetch, listing, remove
 
 if TYPE_CHECKING:
+    from reckon.models._open import load_model
     from reckon.models._reference import Reference
     from reckon.models._text import pieces
-    from reckon.models.language import LanguageModel, load_model
+    from reckon.models.language import LanguageModel
 
 __all__ = [
     "BUILT_IN",
@@ -22,13 +23,14 @@ __all__ = [
     "Reference",
     "Sampling",
     "cache_folder",
+    "check_sync",
     "fetch",
     "listing",
     "load_model",
     "pieces",
     "remove",
 ]
-_LATE = {"LanguageModel": "language", "load_model": "language", "Reference": "_reference", "pieces": "_text"}
+_LATE = {"LanguageModel": "language", "load_model": "_open", "Reference": "_reference", "pieces": "_text"}
 
 
 def __getattr__(name: str) -> object:

@@ -92,3 +92,11 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"`lora.rank` is {self.rank}, but must be at least 1.")
+
+
+def check_sync(every: int | None, alpha: float) -> None:
+    """Raises InputError for settings by which no reference can follow its model: see `Reference`."""
+    if every is not None and every < 1:
+        raise InputError(f"`sync_every` is {every}; it must be 1 or more optimizer steps.")
+    if not 0 < alpha <= 1:
+        raise InputError(f"`sync_alpha` is {alpha}; it must be above 0 and at most 1.")

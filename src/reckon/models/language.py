@@ -19,15 +19,14 @@ from reckon.errors import InputError
 from reckon.models import _given, _limits, _plain, _sample, _text
 from reckon.models._adapters import add_adapters, merged, use_adapters
 from reckon.models._attention import attending
-from reckon.models._heads import load_head, save_classifier, save_head
-from reckon.models._load import compute_dtype, find_device, open_network
+from reckon.models._heads import save_classifier, save_head
+from reckon.models._load import compute_dtype, find_device
 from reckon.models._memory import keep_freed_memory
 from reckon.models._network import ready, recompute_layers, why_not_packed
 from reckon.models._pack import lengths
-from reckon.models._reference import Reference
+from reckon.models._reference import Reference, followers_state, load_followers
 from reckon.models._score import cuts, score
 from reckon.models._settings import Dtype, Lora, Optimization, Sampling
-from reckon.models._store import BUILT_IN
 from reckon.models._twin import copy_weights, twin
 from reckon.models._update import update
 from reckon.types import (
@@ -149,6 +148,7 @@ class LanguageModel:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self._steps = 0
+        self._followers: list[Reference] = []
         generation = network.generation_config
         eos = generation.eos_token_id if generation is not None else None
         known = {tokenizer.eos_token_id} | set(eos if isinstance(eos, list) else [eos])
@@ -338,6 +338,8 @@ class LanguageModel:
                 group["lr"] = schedule.rate(self._steps)
             self._adamw.step()
             self._steps += 1
+            for reference in self._followers:
+                reference.follow(self._steps)
         self._adamw.zero_grad(set_to_none=True)
         return metrics | {
             "policy/loss": float(total),
@@ -386,9 +388,14 @@ class LanguageModel:
 
     # Keeping
 
-    def reference(self) -> Reference:
-        """This model as it is now, frozen; with LoRA the same weights with the adapter off, at no cost in memory."""
-        return Reference(self)
+    def reference(self, *, sync_every: int | None = None, sync_alpha: float = 0.6) -> Reference:
+        """This model as it is now, frozen; with LoRA the same weights with the adapter off, at no cost in memory.
+
+        With `sync_every` it follows the model, has weights of its own, and is saved with the model: see `Reference`.
+        """
+        made = Reference(self, sync_every=sync_every, sync_alpha=sync_alpha)
+        self._followers += [] if sync_every is None else [made]
+        return made
 
     def twin(self, optimizer: Optimization, *, value_head: bool = False) -> LanguageModel:
         """A second model that begins as this one is now, with a value head that says 0 or none, and learns by itself.
@@ -402,12 +409,13 @@ class LanguageModel:
         copy_weights(self, other)
 
     def state_dict(self) -> State:
-        """Trained weights, optimizer and step count."""
+        """Trained weights, optimizer, step count, and the references that follow the model."""
         moments = self._adamw.state_dict()["state"]
         return {
             "steps": self._steps,
             "weights": {name: p.detach() for name, p in self._trained.items()},
             "adamw": {name: dict(moments[i]) for i, name in enumerate(self._trained) if i in moments},
+            **followers_state(self._followers),
         }
 
     def load_state_dict(self, state: State) -> None:
@@ -424,6 +432,7 @@ class LanguageModel:
         optimizer["state"] = {i: moments[name] for i, name in enumerate(self._trained) if name in moments}  # type: ignore
         self._adamw.load_state_dict(optimizer)
         self._steps = int(state["steps"])  # type: ignore[arg-type]
+        load_followers(self._followers, state)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a plain Hugging Face model folder, adapters merged into the weights.
@@ -452,44 +461,3 @@ class LanguageModel:
     def _merged(self) -> PreTrainedModel:
         self._take_up()
         return self.network if self.lora is None else merged(self.network)
-
-
-def load_model(
-    name: str,
-    *,
-    sampling: Sampling | None = None,
-    optimizer: Optimization | None = None,
-    lora: Lora | None = None,
-    dtype: Dtype = "auto",
-    device: str = "auto",
-    tokens_per_batch: int = 1024,
-    rows_per_batch: int = 64,
-    activation_checkpointing: bool = False,
-    value_head: bool = False,
-) -> LanguageModel:
-    """Opens a language model by built-in name, folder or hub id.
-
-    The arguments after `name` are those of `LanguageModel`. With `value_head`, a head that was saved in the folder is
-    read back.
-
-    Raises:
-        MissingError: there is no such model, or no network to fetch it.
-        InputError: the folder's weights are missing or pickled, or its value head does not fit.
-    """
-    network, tokenizer = open_network(name)
-    model = LanguageModel(
-        network,
-        tokenizer,
-        sampling=sampling,
-        optimizer=optimizer,
-        lora=lora,
-        dtype=dtype,
-        device=device,
-        tokens_per_batch=tokens_per_batch,
-        rows_per_batch=rows_per_batch,
-        activation_checkpointing=activation_checkpointing,
-        value_head=value_head,
-    )
-    if model.head is not None and name not in BUILT_IN:
-        load_head(model.head, Path(name).expanduser())
-    return model

@@ -157,6 +157,8 @@ class Recipe:
     def resolved(self) -> dict[str, Json]:
         """Every setting with its value, defaults filled in: what a run stores. Loading it gives the same recipe."""
         plan = {f.name: plain(getattr(self.frame, f.name)) for f in fields(Frame)}
+        if self.frame.sync_reference is None:
+            del plan["sync_reference"]
         optimizer = plain(self.optimizer)
         assert isinstance(optimizer, dict)
         del optimizer["total"]  # follows from steps, epochs and minibatches
@@ -199,10 +201,17 @@ class Recipe:
         """What training needs and an evaluation of the same recipe does not.
 
         Raises:
-            InputError: no reward trains; a critic that nobody asks or teaches; or top-k, top-p or min-p together with
-                an objective that has a probability ratio, which needs the probabilities that the sampler drew from.
+            InputError: no reward trains; a critic that nobody asks or teaches; a reference that moves for nobody; or
+                top-k, top-p or min-p together with an objective that has a probability ratio, which needs the
+                probabilities that the sampler drew from.
         """
         self._check_critic()
+        if self.frame.sync_reference is not None and not self.needs_reference:
+            raise self.document.error(
+                ("sync_reference",),
+                "`sync_reference` moves a reference, and no part compares with one. Leave it out, or take a part that "
+                "does, such as `method: {kind: grpo, kl: 0.04}`.",
+            )
         if not any(entry.weight and not entry.watch for entry in self.reward.values()):
             raise self.document.error(
                 ("reward",),
@@ -288,7 +297,10 @@ class Recipe:
 
         @functools.cache
         def reference() -> object:
-            return policy.reference()
+            sync = self.frame.sync_reference
+            return (
+                policy.reference() if sync is None else policy.reference(sync_every=sync.every, sync_alpha=sync.alpha)
+            )
 
         @functools.cache
         def critic() -> object:

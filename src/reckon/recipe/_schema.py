@@ -26,6 +26,14 @@ class Warmup:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SyncReference:
+    """How the reference follows the policy, for every part that compares with it (TR-DPO, arXiv:2404.09656)."""
+
+    every: Count = 512  # optimizer steps
+    alpha: Annotated[float, Field(gt=0, le=1)] = 0.6  # the policy's share in the reference's new weights
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """When the policy is examined, and on what."""
 
@@ -54,6 +62,7 @@ class Frame:
     answers: Count = 8  # responses to each
     seed: int = 0
     warmup: Warmup | None = None
+    sync_reference: SyncReference | None = None  # null = it stays the policy as it was before training
     evaluate: Evaluate | None = Evaluate()
     save: Save = Save()
     out: str = "runs/{name}"  # the run's folder; {name} is the recipe's file name
