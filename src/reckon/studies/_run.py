@@ -29,6 +29,7 @@ from reckon.types import Json
 STUDIES: Mapping[str, str] = {
     "cooper": "A judge hacked, and one that learns from what a rule is sure of, on a table of six actions",
     "cooper-judge": "A judge that is shown the reference answer: imperfect labels, a poisoned phrase, corrupted pairs",
+    "cooper-transformer": "The same hack as text: a rule, a judge that stays as it is, and one that learns on",
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "domain-sampling-transformer": "The same by a transformer, on questions about rules, and one step further",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
