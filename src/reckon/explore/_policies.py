@@ -75,7 +75,8 @@ class FeedForward(nn.Module):
         x = wide.reshape(len(wide), 2, -1).transpose(0, 1)
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
             x = torch.baddbmm(bias, x, weight).tanh()
-        return self.policy(x[0]).reshape(steps, count, -1), self.value(x[1]).reshape(steps, count)
+        actor, critic = x.unbind(0)  # not x[0] and x[1], each of which has a gradient of its own full of zeros
+        return self.policy(actor).reshape(steps, count, -1), self.value(critic).reshape(steps, count)
 
 
 class Recurrent(nn.Module):

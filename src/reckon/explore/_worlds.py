@@ -126,8 +126,9 @@ class GridWorld:
         row = np.arange(len(position))
         window = self.slot[position][:, None] + self._window
         out = np.zeros((len(position), self.observation_size), dtype=np.float32)
-        out[:, :seen] = self._blocked[window + (context * self.slots)[:, None]]
-        out[:, seen : 2 * seen] = visited.reshape(-1)[window + (row * self.slots)[:, None]]
+        # `take` of flat places is several times as fast as indexing by them.
+        out[:, :seen] = self._blocked.take(window + (context * self.slots)[:, None])
+        out[:, seen : 2 * seen] = visited.reshape(-1).take(window + (row * self.slots)[:, None])
         out[:, 2 * seen : 3 * seen] = window == self._goal[context][:, None]
         out[row, 3 * seen + self._x[position]] = 1.0
         out[row, 3 * seen + self._width + self._y[position]] = 1.0
