@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from reckon.errors import InputError
 from reckon.recipe import Recipe
+from reckon.recipe._document import written
 from reckon.rewards import Function, Gate, Verifier
 from reckon.types import Use
 
@@ -186,6 +187,7 @@ def test_a_resolved_recipe_loads_as_itself(load, method):
 
 
 @settings_of_hypothesis(max_examples=25)
+@example(lr=1e-4, high=0.2, stop=["0E0", "1e-4", "~", ".5", "no", "null", "1:30"], steps=1)
 @given(
     lr=st.floats(1e-9, 1.0),
     high=st.floats(1e-6, 100.0),
@@ -193,12 +195,10 @@ def test_a_resolved_recipe_loads_as_itself(load, method):
     steps=st.integers(1, 10**9),
 )
 def test_any_value_survives_being_resolved(tmp_path_factory, own, plain, lr, high, stop, steps):
-    import yaml
-
     folder = tmp_path_factory.getbasetemp() / "survives"
     folder.mkdir(exist_ok=True)
     (folder / "own.py").write_text(own)
-    text = plain.replace("own.py", str(folder / "own.py")) + yaml.safe_dump(
+    text = plain.replace("own.py", str(folder / "own.py")) + written(
         {"optimizer": {"lr": lr}, "objective": {"high": high}, "sampling": {"stop": stop}, "steps": steps}
     )
     recipe = Recipe.parse(text, name="r.yaml")

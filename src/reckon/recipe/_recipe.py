@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import yaml
-
 from reckon.recipe._critic import OwnCritic, read_critic
-from reckon.recipe._document import Document, Keys, did_you_mean, parse, read
+from reckon.recipe._document import Document, Keys, did_you_mean, parse, read, written
 from reckon.recipe._kinds import Role, Target
 from reckon.recipe._many import Named, build_objective, build_reward, many_of, read_many
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
@@ -182,10 +179,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """`resolved` as text."""
-        settings_of_all = self.resolved()
-        # PyYAML does not read back all that it writes (U+0085): with any such in it, all but ASCII is escaped.
-        readable = json.dumps(settings_of_all, ensure_ascii=False).isprintable()
-        return yaml.safe_dump(settings_of_all, sort_keys=False, allow_unicode=readable, width=100)
+        return written(self.resolved())
 
     @property
     def needs_reference(self) -> bool:
