@@ -64,7 +64,7 @@ def test_fit_leaves_a_judge_and_says_what_it_measured(home, capsys):
     assert found["finished"] is True
     assert found["rows"] + found["dev_rows"] == 48
     assert found["steps"] == -(-found["rows"] // 8)
-    assert 0 <= found["metrics"]["dev/accuracy"] <= 1
+    assert found["metrics"]["dev/accuracy"] * found["dev_rows"] % 1 == pytest.approx(0, abs=1e-6)  # a share of its rows
     assert (home / "again" / "model" / "judge.json").is_file()
 
 
@@ -207,6 +207,18 @@ def test_label_writes_prefixes_that_fit_learns_values_from(home, capsys):
         assert f"made with another `{what}` " in sentence(capsys, "label", *given, *change, *settings)
     fitted = ["value", "--data", "labels", "--model", "./small", "--out", "value", "dev=0.0", "calibrate=false"]
     assert told(capsys, "fit", *fitted, "buckets=false", "dtype=float32")["rows"] == len(rows)
+
+
+def test_label_ends_steps_where_it_is_told(home, capsys):
+    """Every character is a step: a response of H characters has H + 1 prefixes, the empty one among them."""
+    settings = ["operations=2", "train=12", "dev=4", "test=4", "sampling.max_new_tokens=3", "model.dtype=float32"]
+    given = ["./small", "--task", "chain_arithmetic", "--n", "2", "--n-cov", "1", "--n-mc", "1", "--out", "characters"]
+    found = told(capsys, "label", *given, "--splitter", "(?s).", *settings)
+    prefixes = [row["prefix"] for row in pyarrow.parquet.read_table(found["table"]).to_pylist()]
+    assert max(map(len, prefixes)) > 1
+    assert {len(step) for prefix in prefixes for step in prefix} == {1}
+    wrong = [*given[:-1], "other", "--splitter", "("]
+    assert "the pattern '(' that ends a step is no regular expression" in sentence(capsys, "label", *wrong, *settings)
 
 
 def test_the_order_of_judges_does_not_matter(home, capsys):

@@ -43,6 +43,12 @@ def test_no_file_has_more_than_500_lines(path):
     assert len(path.read_text().splitlines()) <= 500
 
 
+def test_no_two_files_of_tests_share_a_name():
+    """Tests are in no packages, so that pytest would take one for the other."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_functions_fit_a_screen():
     sizes = list(functions())
     over = [f"{path}: {name} ({lines})" for path, name, lines in sizes if lines > 60]

@@ -2,6 +2,8 @@
 
 import math
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -72,6 +74,15 @@ def test_text_that_is_no_utf8_is_written_all_the_same():
 def test_a_table_without_a_column_is_told():
     with pytest.raises(InputError, match="has no column `n_mc`"):
         records_from(prefix_table([record()]).drop_columns(["n_mc"]))
+
+
+def test_a_damaged_number_is_told_with_its_file(tmp_path):
+    table = prefix_table([record()])
+    place = table.column_names.index("trace")
+    holed = table.set_column(place, "trace", pyarrow.array([None], pyarrow.int32()))
+    pyarrow.parquet.write_table(holed, tmp_path / "labels-0.parquet")
+    with pytest.raises(InputError, match=r"labels-0.parquet: the column `trace` .* must be whole numbers, none empty"):
+        read_labels(tmp_path)
 
 
 def test_no_permission_is_told(tmp_path):

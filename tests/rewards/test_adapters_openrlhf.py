@@ -106,6 +106,11 @@ def test_it_can_be_pickled():
 # OpenRLHF's functions as rewards
 
 
+def test_as_many_prompts_as_queries():
+    with pytest.raises(InputError, match="called with 2 queries, but 1 prompts"):
+        to_openrlhf(lambda completions: [0.0] * len(completions))(["a b", "a c"], ["a "], [None, None])
+
+
 def theirs(queries, prompts, labels, **kwargs):
     assert len(queries) == 1
     right = torch.tensor([float(queries[0] == f"{prompts[0]}{labels[0]}<end>")])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ PREFIXES: Mapping[str, str] = {
     "generated": "int64",  # tokens sampled for this label
     "policy_id": "string",  # whose chance of success it is
 }
+_WHOLE = ("trace", "steps", "n_mc", "n_correct", "n_drawn", "generated")  # columns of whole numbers, none unknown
 _META = b"reckon"
 
 
@@ -168,11 +169,19 @@ def records_from(table: pyarrow.Table) -> list[PrefixLabel]:
     """The records of a table of the schema `PREFIXES`.
 
     Raises:
-        InputError: a column is missing; names it.
+        InputError: a column is missing, or does not hold whole numbers where it must; names it.
     """
+    import pyarrow
+
     missing = [name for name in PREFIXES if name not in table.column_names]
     if missing:
         raise InputError(f"the table of labels has no column `{missing[0]}`. Make it with `reckon.annotate`.")
+    for name in _WHOLE:
+        column = table.column(name)
+        if column.null_count or not pyarrow.types.is_integer(column.type):
+            raise InputError(
+                f"the column `{name}` of the table of labels must be whole numbers, none empty. Make the labels anew."
+            )
     return [_record(row) for row in table.to_pylist()]
 
 
@@ -218,7 +227,10 @@ def read_part(file: Path) -> Labels:
         left_out = int(told.get("left_out", 0))
     except (pyarrow.ArrowException, OSError, ValueError, AttributeError) as error:
         raise RunError(f"{file} cannot be read ({error}). Delete it, and its labels are made anew.") from error
-    return Labels(records=tuple(records_from(table)), cost=cost, left_out=left_out)
+    try:
+        return Labels(records=tuple(records_from(table)), cost=cost, left_out=left_out)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 def _schema() -> pyarrow.Schema:
@@ -250,24 +262,19 @@ def _record(row: Mapping[str, Json]) -> PrefixLabel:
             domain=str(row["domain"]),
         ),
         prefix=tuple(str(step) for step in _list(row["prefix"])),
-        tokens=tuple(_int(token) for token in _list(row["tokens"])),
-        n_mc=_int(row["n_mc"]),
-        n_correct=_int(row["n_correct"]),
+        tokens=tuple(cast("int", token) for token in _list(row["tokens"])),
+        n_mc=cast("int", row["n_mc"]),
+        n_correct=cast("int", row["n_correct"]),
         policy_id=str(row["policy_id"]),
-        trace=_int(row["trace"]),
-        steps=_int(row["steps"]),
-        outcome=None if row["outcome"] is None else _int(row["outcome"]),
+        trace=cast("int", row["trace"]),
+        steps=cast("int", row["steps"]),
+        outcome=None if row["outcome"] is None else cast("int", row["outcome"]),
         ended=bool(row["ended"]),
         source="pit" if row["source"] == "pit" else "seed",
-        n_drawn=_int(row["n_drawn"]),
-        generated=_int(row["generated"]),
+        n_drawn=cast("int", row["n_drawn"]),
+        generated=cast("int", row["generated"]),
     )
 
 
 def _list(value: Json) -> list[Json]:
     return value if isinstance(value, list) else []
-
-
-def _int(value: Json) -> int:
-    assert isinstance(value, int)
-    return value

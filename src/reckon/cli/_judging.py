@@ -232,6 +232,9 @@ def label(
     n: Annotated[int, typer.Option("--n", min=1, help="How many problems.")] = 32,
     n_cov: Annotated[int, typer.Option("--n-cov", min=1, help="Responses to each problem to label.")] = 4,
     n_mc: Annotated[int, typer.Option("--n-mc", min=1, help="Completions of each prefix.")] = 8,
+    splitter: Annotated[
+        str | None, typer.Option("--splitter", metavar="REGEX", help="Where a step ends; at line ends if left out.")
+    ] = None,
     first_pit: Annotated[
         bool, typer.Option("--first-pit", help="Follow wrong answers to where they went wrong.")
     ] = False,
@@ -247,7 +250,9 @@ def label(
     from reckon.annotate import Budget, FirstPit, make_labels
     from reckon.recipe import open_target
     from reckon.runs import Progress
+    from reckon.steps import Pattern
 
+    ends = None if splitter is None else Pattern(splitter)
     _, made, load = open_target(target, task, prefixed(settings), "best")
     if made is None or out is None:
         raise InputError("label needs a task and --out: reckon label smollm2-135m --task running_sums --out labels")
@@ -260,6 +265,7 @@ def label(
             out,
             n_cov=n_cov,
             n_mc=n_mc,
+            splitter=ends,
             hunt=FirstPit() if first_pit else None,
             budget=None if budget is None else Budget(rollouts=budget),
             seed=seed,

@@ -58,6 +58,8 @@ class OpenRLHFReward:
         """
         if settings:
             raise InputError(f"reward_func was called with {sorted(settings)}, which nothing would read.")
+        if len(queries) != len(prompts):
+            raise InputError(f"reward_func was called with {len(queries)} queries, but {len(prompts)} prompts.")
         split = [self._response(query, prompt) for query, prompt in zip(queries, prompts, strict=True)]
         given = Given(
             library="OpenRLHF",
