@@ -221,6 +221,42 @@ def test_label_ends_steps_where_it_is_told(home, capsys):
     assert "the pattern '(' that ends a step is no regular expression" in sentence(capsys, "label", *wrong, *settings)
 
 
+def test_steps_are_labeled_by_the_confidence_of_a_judge(home, capsys):
+    """AutoPSV: outcomes copied to steps, labels from confidence, and a model of steps that learns from these."""
+    how = ["--model", "./small", "lr=1e-3", "batch=8", "epochs=2", "dtype=float32", 'splitter=","']
+    told(capsys, "fit", "outcome-steps", "--data", "rows.jsonl", "--out", "confident", *how)
+    found = told(capsys, "annotate", "rows.jsonl", "--steps-by", "confident", "--out", "steps.jsonl")
+    rows = [json.loads(line) for line in (home / "steps.jsonl").read_text().splitlines()]
+    read = [json.loads(line) for line in (home / "rows.jsonl").read_text().splitlines()]
+    assert sorted("".join(row["completions"]) for row in rows) == sorted(row["completion"] for row in read)
+    assert all(len(row["labels"]) == len(row["completions"]) for row in rows)
+    assert all(step.endswith(",") for row in rows for step in row["completions"][:-1])
+    assert found == {
+        "table": "steps.jsonl",
+        "responses": 48,
+        "steps": sum(len(row["labels"]) for row in rows),
+        "right": sum(sum(row["labels"]) for row in rows),
+    }
+    told(capsys, "fit", "process", "--data", "steps.jsonl", "--out", "stepwise", *how)
+    again = told(capsys, "annotate", "rows.jsonl", "--steps-by", "stepwise", "--out", "again.jsonl")
+    assert again["steps"] == found["steps"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--steps-by", "judge"], "annotate --steps-by needs --out, and no --verifier"),
+        (["--steps-by", "judge", "--out", "x.jsonl", "--verifier", "exact"], "needs --out, and no --verifier"),
+        (["--steps-by", "judge", "--out", "x.jsonl"], "--steps-by judge is no judge of steps. Name a folder"),
+        (["--steps-by", "nobody", "--out", "x.jsonl"], "there is no judge in"),
+        (["--steps-by", "judge", "--out", "x.csv"], "rows are written as .jsonl or .parquet"),
+    ],
+)
+def test_a_mistake_about_labels_by_confidence_is_told(home, capsys, arguments, says):
+    assert says in sentence(capsys, "annotate", "rows.jsonl", *arguments)
+    assert not list(home.glob("x.*"))
+
+
 def test_the_order_of_judges_does_not_matter(home, capsys):
     for name, judges in (("a", ["judge", "length,l_max=6"]), ("b", ["length,l_max=6", "judge"])):
         told(capsys, "score", "rows.jsonl", *judges, "--out", f"{name}.jsonl")

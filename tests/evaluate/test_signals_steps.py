@@ -32,6 +32,17 @@ def test_sums_over_steps_by_hand():
     assert step_scores(pieces, values, steps, "accumulated").tolist() == [7, 31]
 
 
+@pytest.mark.parametrize("kind", ["advantage", "weight"])
+def test_what_stands_on_every_token_of_a_step_is_averaged(kind):
+    """Three tokens of 0.5, two of 0.75 (a third is unknown), one of 2: a long step is no better for being long."""
+    pieces, values = tuple("aaabbbc"), np.array([0.5, 0.5, 0.5, 0.75, math.nan, 0.75, 2.0])
+    steps = steps_of(3, 6, 7)
+    assert step_scores(pieces, values, steps, "single", kind).tolist() == [0.5, 0.75, 2]
+    assert step_scores(pieces, -values, steps, "accumulated", kind).tolist() == [-0.5, -0.75, -2]
+    assert step_scores(pieces, values, steps, "accumulated", kind).tolist() == [0.5, 0.5, 0.5]
+    assert step_scores(pieces, values, steps, "single").tolist() == [1.5, 1.5, 2]  # a reward is summed
+
+
 def test_text_between_steps_belongs_to_none():
     pieces, values = ("a", "-", "b"), np.array([1.0, 2.0, 4.0])
     steps = (Step(start=0, end=1, valid=True), Step(start=2, end=3, valid=False))

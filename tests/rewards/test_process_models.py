@@ -10,7 +10,7 @@ from judge_models import NAN, Says, answered, batch_of, language_model
 
 from reckon.credit import LeaveOneOut
 from reckon.errors import InputError
-from reckon.rewards import Sum, Verifier
+from reckon.rewards import ConfidenceRows, Sum, Verifier
 from reckon.rewards._process_models import StepAdvantage, StepModel
 from reckon.steps import Pattern
 from reckon.types import End, Problem
@@ -69,6 +69,24 @@ def test_probabilities_stand_on_the_steps_last_tokens(batch):
     expected = torch.tensor([[0, 0.2, 0, 0.6, 0], [0, 0.7, 0, 0, 0], [0.3, 0, 0, 0, 0]])
     assert torch.allclose(values, expected, atol=1e-6)
     assert torch.allclose(model.probabilities(batch).nan_to_num(7), torch.tensor([[0.2, 0.6], [0.7, 7], [0.3, 7]]))
+
+
+def test_rows_of_steps_labeled_by_confidence(batch):
+    """From 0.8 to 0.3 five eighths are lost: wrong by the default of a half, right by 0.7."""
+    falling = verifier(after=[[0.9, 0.8, 0.5, 0.3, 0.9], *AFTER[1:]])
+    found = ConfidenceRows(StepModel(falling, splitter=LINES))
+    streams = found.score(batch)
+    assert torch.equal(
+        streams["step_model"].values, StepModel(falling, splitter=LINES).score(batch)["step_model"].values
+    )
+    rows = [(row["completions"], row["labels"], row["truncated"]) for row in found.rows]
+    assert rows == [(["a\n", "b"], [True, False], False), (["c"], [True], False)]  # one without text has no row
+    assert [row["id"] for row in found.rows] == [batch.rollouts.problem(i).id for i in (0, 1)]
+    lenient = ConfidenceRows(StepModel(falling, splitter=LINES), threshold=-0.7)
+    lenient.score(batch)
+    assert lenient.rows[0]["labels"] == [True, True]
+    with pytest.raises(InputError, match=r"`threshold` is 0\.5"):
+        ConfidenceRows(StepModel(falling, splitter=LINES), threshold=0.5).score(batch)
 
 
 def test_each_step_s_advantage_is_spread_on_its_own_tokens(batch):

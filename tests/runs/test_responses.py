@@ -223,6 +223,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows, ending):
                 values=np.array([math.nan if row[3] is None else row[3] for row in rows]), seconds=2.0, read=8.0
             ),
             "b": Signal.of_tokens([np.arange(len(row[1]), dtype=float) for row in rows]),
+            "c": Signal.of_tokens([np.arange(len(row[1]), dtype=float) for row in rows], "advantage"),
         },
     )
     path = tmp_path_factory.mktemp("files") / ("a" + ending)
@@ -236,6 +237,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, rows, ending):
     for name, signal in made.streams.items():
         if name in found.streams:
             np.testing.assert_equal(found.streams[name].values, signal.values)
+            assert found.streams[name].kind == signal.kind
         else:
             assert np.isnan(signal.values).all()
     if "a" in found.streams:
@@ -273,6 +275,12 @@ def test_a_runs_rows_are_written_with_their_steps_and_reasons(tmp_path):
     assert again.columns["step"] == (1, 1, 2, 2)
     assert again.columns["reason"] == ("right",) * 4
     assert again.group.tolist() == found.group.tolist() == [0, 0, 1, 1]
+
+
+def test_a_kind_that_there_is_not_is_told(tmp_path):
+    row = {"prompt": "P", "text": "1", "tokens": [4], "stream/j/tokens": [0.5], "stream/j/kind": "reward?"}
+    with pytest.raises(InputError, match=r"row 1: `stream/j/kind` is 'reward\?'; it must be one of reward, "):
+        read_responses(write(tmp_path / "a.jsonl", row))
 
 
 def test_rows_are_written_in_the_order_in_which_they_were_read(tmp_path):

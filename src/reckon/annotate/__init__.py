@@ -7,6 +7,7 @@ from reckon.annotate._draw import Continues, Drawing
 from reckon.annotate._files import (
     CheckerVerifier,
     annotate_file,
+    check_kind,
     labeled_rows,
     paired_rows,
     read_triples,
@@ -113,6 +114,7 @@ __all__ = [
     "best_of_k_provers",
     "best_threshold",
     "build_pairs",
+    "check_kind",
     "choose_positives",
     "confidence_labels",
     "hard_labels",

@@ -36,16 +36,30 @@ def annotate(
     policy: Annotated[str, typer.Option(help="Which labels are kept: unanimous, majority or any.")] = "unanimous",
     workers: Annotated[int, typer.Option(min=1, help="Calls of one verifier at a time.")] = 1,
     seconds: Annotated[float | None, typer.Option(help="The most one call may take; then it abstains.")] = None,
+    steps_by: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Label steps instead: by the confidence of a judge of steps."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Label responses by several cheap verifiers that check each other, and tell how far they agree.
 
     Columns are prompt, answer, completion, and gold where the truth is known. What is written is what `reckon fit
-    outcome-bce --data` learns from.
+    outcome-bce --data` learns from. With --steps-by, a folder of `reckon fit outcome-steps`, steps are labeled instead,
+    as wrong where more than half of its confidence is lost (AutoPSV): what `reckon fit process --data` learns from.
     """
     from reckon.annotate import AnnotationPolicy, annotate_file
     from reckon.recipe import open_verifiers
 
+    if steps_by is not None and out is not None and not verifier:
+        check_not_source("--out", out, source)
+        _annotate_steps(source, steps_by, out, as_json)
+        return
+    if steps_by is not None:
+        raise InputError(
+            "annotate --steps-by needs --out, and no --verifier: reckon annotate rows.jsonl --steps-by runs/judge "
+            "--out steps.jsonl"
+        )
     if not verifier or out is None:
         raise InputError(
             "annotate needs --verifier and --out: reckon annotate rows.jsonl --verifier exact --verifier number "
@@ -60,6 +74,27 @@ def annotate(
         print_json(table=str(out), kept_rate=report.kept_rate, **{**vars(report), "pairs": pairs})
     else:
         typer.echo(f"{report}\n{out}")
+
+
+def _annotate_steps(source: Path, folder: Path, out: Path, as_json: bool) -> None:
+    """Writes rows of steps with the labels that a judge's confidence gives them."""
+    from reckon.annotate import check_kind, write_rows
+    from reckon.rewards import ConfidenceRows, StepModel, load_judge
+    from reckon.runs import Progress, read_responses, score_responses
+
+    check_kind(out)
+    responses, judge = read_responses(source), load_judge(folder)
+    if not isinstance(judge, StepModel):
+        raise InputError(f"--steps-by {folder} is no judge of steps. Name a folder of `reckon fit outcome-steps`.")
+    labels = ConfidenceRows(judge)
+    with Progress(len(responses.text), unit="response", show="lines" if as_json else "auto") as bar:
+        score_responses(responses, {"confidence": labels}, progress=lambda done, _: bar.update(done))
+    write_rows(out, labels.rows)
+    steps = [right for row in labels.rows for right in cast("list[bool]", row["labels"])]
+    if as_json:
+        print_json(table=str(out), responses=len(labels.rows), steps=len(steps), right=sum(steps))
+    else:
+        typer.echo(f"{len(labels.rows)} responses, {len(steps)} steps, {sum(steps)} of them right\n{out}")
 
 
 @app.command(rich_help_panel=TRAIN)

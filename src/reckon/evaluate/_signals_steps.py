@@ -13,7 +13,7 @@ from reckon.errors import InputError
 from reckon.evaluate._first_error import CLEAN, find_threshold, first_error, harmonic_mean
 from reckon.evaluate._signals_ranking import Pairs, auc, count_pairs
 from reckon.runs import Responses, Signal
-from reckon.types import Rng, Step
+from reckon.types import Kind, Rng, Step
 
 Reading = Literal["single", "accumulated"]
 
@@ -22,7 +22,8 @@ Reading = Literal["single", "accumulated"]
 class StepView:
     """How well a signal tells right steps from wrong ones, and finds the first wrong one."""
 
-    reading: Reading  # each step's own score, or what is summed up to its end: of a judge of steps, their lowest
+    # Each step's own score, or what is summed up to its end: of a judge of steps, or of advantages, their lowest
+    reading: Reading
     pairs: Pairs  # of a right and a wrong step of one response
     pooled: float  # AUC over all steps at once
     responses: int
@@ -47,9 +48,16 @@ class StepView:
 
 
 def step_scores(
-    pieces: Sequence[str], values: np.ndarray, steps: Sequence[Step], reading: Reading = "single"
+    pieces: Sequence[str],
+    values: np.ndarray,
+    steps: Sequence[Step],
+    reading: Reading = "single",
+    kind: Kind = "reward",
 ) -> np.ndarray:
     """Sums of a signal of tokens over each step, or over everything up to its end.
+
+    An advantage or a weight stands on every token of its step, so that a sum would count the step's length: of these it
+    is the mean over the step, and up to its end the lowest so far.
 
     A token belongs to the step in which its first character stands; one that adds no text (the end token) to the step
     of the token before. Text between steps belongs to none, and counts in what is accumulated.
@@ -59,6 +67,7 @@ def step_scores(
         values: [T] float64; a NaN counts nothing.
         steps: H stretches of the joined text.
         reading: which of the two.
+        kind: what the values are.
 
     Returns:
         [H] float64; NaN for a step without tokens.
@@ -76,9 +85,13 @@ def step_scores(
     found = np.full(len(steps), np.nan)
     for h, step in enumerate(steps):
         inside = (place >= step.start) & (place < step.end)
-        if inside.any():
+        if not inside.any():
+            continue
+        if kind != "reward":
+            found[h] = known[inside].sum() / max(1, np.count_nonzero(~np.isnan(values[inside])))
+        else:
             found[h] = known[inside].sum() if reading == "single" else known[: np.flatnonzero(inside)[-1] + 1].sum()
-    return found
+    return np.fmin.accumulate(found) if kind != "reward" and reading == "accumulated" else found
 
 
 def step_view(responses: Responses, signal: Signal, reading: Reading, rng: Rng) -> StepView | None:
@@ -122,7 +135,7 @@ def _scores(responses: Responses, signal: Signal, row: int, reading: Reading) ->
     if tokens is None or responses.pieces is None:
         return None
     pieces = responses.pieces[row]
-    return step_scores(pieces, tokens, steps, reading) if len(pieces) == len(tokens) else None
+    return step_scores(pieces, tokens, steps, reading, signal.kind) if len(pieces) == len(tokens) else None
 
 
 def _truth(steps: Sequence[Step] | None) -> np.ndarray:

@@ -5,6 +5,7 @@ from reckon.rewards._combine import And, Centered, Not, Or, Probability, and_, n
 from reckon.rewards._combine_groups import Constrained, MinMax, NormalizeThenSum, Standardized
 from reckon.rewards._combine_numbers import BaseSamples, Clip, Ensemble, Linear, Min, Product
 from reckon.rewards._combine_parts import is_group_level
+from reckon.rewards._confidence_rows import ConfidenceRows
 from reckon.rewards._fitted import Fitted, is_fitted
 from reckon.rewards._function import Function, RewardFunction, load_function
 from reckon.rewards._hack_monitor import HackMonitor
@@ -37,6 +38,7 @@ __all__ = [
     "CanProve",
     "Centered",
     "Clip",
+    "ConfidenceRows",
     "Constrained",
     "Containment",
     "CosineLength",

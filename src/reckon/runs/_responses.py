@@ -142,8 +142,9 @@ def read_responses(path: str | Path, *, split: str | None = None, steps: Collect
     (true, false, or a number in [0, 1]; empty = unknown); `answer`, the reference; `parsed`, the answer read out of the
     text (looked for in the text where there is no such column); `problem` or `id`; `domain`; `end`; `tokens`, `pieces`
     and `logprobs` as in a run's tables; `steps`, a list of {start, end, valid}. `stream/NAME` and any other column of
-    numbers is a signal, `stream/NAME/tokens` and `stream/NAME/steps` are lists of them. Whatever else a row has is kept
-    as it is. Rows with one `problem`, or without it with one prompt, answer the same question.
+    numbers is a signal, `stream/NAME/tokens` and `stream/NAME/steps` are lists of them; `stream/NAME/kind` says whether
+    those of tokens are a "reward", which is added up, an "advantage" or a "weight". Whatever else a row has is kept as
+    it is. Rows with one `problem`, or without it with one prompt, answer the same question.
 
     Args:
         path: what to read.
@@ -262,7 +263,8 @@ def _streams(rows: Sequence[Answered]) -> dict[str, Signal]:
     for name in names:
         costs = {what: [row.costs.get(f"{name}/{what}", math.nan) for row in rows] for what in ("seconds", "tokens")}
         if any(name in row.dense for row in rows):
-            signal = Signal.of_tokens([row.dense.get(name) for row in rows])
+            kind = next((row.kinds[name] for row in rows if name in row.kinds), "reward")
+            signal = Signal.of_tokens([row.dense.get(name) for row in rows], kind)
         elif any(name in row.by_step for row in rows):
             signal = Signal.of_steps([row.by_step.get(name) for row in rows])
         else:

@@ -7,12 +7,12 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 
 from reckon.errors import InputError
-from reckon.types import Chat, Json, Step
+from reckon.types import Chat, Json, Kind, Step
 
 TEXTS = ("text", "completion", "response")
 OUTCOMES = ("outcome", "correct", "label")
@@ -24,7 +24,7 @@ _RESERVED = {
 }  # fmt: skip
 # Cells that a field of `Answered` holds, whatever else the row has.
 _HELD = ("prompt", "answer", "parsed", "problem", "domain", "end", "tokens", "pieces", "logprobs", "steps")
-_STREAM = re.compile(r"stream/([^/]+(?:/(?!tokens$|steps$)[^/]+)?)(/tokens|/steps)?")
+_STREAM = re.compile(r"stream/([^/]+(?:/(?!tokens$|steps$|kind$)[^/]+)?)(/tokens|/steps|/kind)?")
 _TRUTH = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
 
 
@@ -57,6 +57,7 @@ class Answered:
     values: Mapping[str, float]
     dense: Mapping[str, np.ndarray]
     by_step: Mapping[str, np.ndarray]
+    kinds: Mapping[str, Kind]
     costs: Mapping[str, float]
     columns: Mapping[str, Json]  # of the data, which a problem may share
     others: Mapping[str, Json]  # every cell that is in none of the fields above, `columns` among them
@@ -109,7 +110,7 @@ def _answered(
     count = len(pieces) if pieces is not None else None if tokens is None else len(tokens)
     if steps is None:
         steps = _steps(row, len(said))
-    values, dense, by_step = _streams(row, count, None if steps is None else len(steps))
+    values, dense, by_step, kinds = _streams(row, count, None if steps is None else len(steps))
     values |= {name: value for name in signals if not math.isnan(value := _number(row, name, row.cells.get(name)))}
     question: object = (problem or _text(row, "id") if not prompt else problem) or (_flat(prompt), answer)
     return Answered(
@@ -130,6 +131,7 @@ def _answered(
         values=values,
         dense=dense,
         by_step=by_step,
+        kinds=kinds,
         costs={
             name.removeprefix("cost/"): _number(row, name, row.cells[name])
             for name in row.cells
@@ -307,10 +309,11 @@ def _is_signal(rows: Sequence[TextRow], name: str) -> bool:
 
 def _streams(
     row: TextRow, tokens: int | None, steps: int | None
-) -> tuple[dict[str, float], dict[str, np.ndarray], dict[str, np.ndarray]]:
+) -> tuple[dict[str, float], dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Kind]]:
     values: dict[str, float] = {}
     dense: dict[str, np.ndarray] = {}
     by_step: dict[str, np.ndarray] = {}
+    kinds: dict[str, Kind] = {}
     for name, cell in row.cells.items():
         if not name.startswith("stream/"):
             continue
@@ -321,10 +324,18 @@ def _streams(
             value = _number(row, name, cell)
             if not math.isnan(value):
                 values[found[1]] = value
+        elif found[2] == "/kind":
+            kinds[found[1]] = _kind(row, name, cell)
         elif cell is not None:
             size = tokens if found[2] == "/tokens" else steps
             (dense if found[2] == "/tokens" else by_step)[found[1]] = _list(row, name, cell, size)
-    return values, dense, by_step
+    return values, dense, by_step, kinds
+
+
+def _kind(row: TextRow, name: str, cell: object) -> Kind:
+    if cell not in get_args(Kind):
+        raise InputError(f"{row.place}: `{name}` is {cell!r}; it must be one of {', '.join(get_args(Kind))}.")
+    return cast("Kind", cell)
 
 
 def _list(row: TextRow, name: str, cell: object, size: int | None) -> np.ndarray:

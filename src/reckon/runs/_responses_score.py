@@ -79,7 +79,7 @@ def score_responses(
     if not judges:
         raise InputError("score: there is no judge. Name at least one: a kind of reward, or file.py:name.")
     for name in judges:
-        if not name or name.count("/") or name in ("tokens", "steps"):
+        if not name or name.count("/") or name in ("tokens", "steps", "kind"):
             raise InputError(f"score: {name!r} cannot name a judge: a name has at least one letter and no `/`.")
     total, done = len(responses.text) * len(judges), 0
     tokenized, found_by = responses, list[tuple[str, _Column, float, float]]()

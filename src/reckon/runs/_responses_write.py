@@ -120,6 +120,8 @@ def _stream(name: str, signal: Signal, n: int) -> dict[str, list[Json]]:
     for what, rows in (("tokens", signal.tokens), ("steps", signal.steps)):
         if rows is not None:
             found[f"stream/{name}/{what}"] = [None if row is None else list(_floats(row)) for row in rows]
+    if signal.tokens is not None and signal.kind != "reward":
+        found[f"stream/{name}/kind"] = [signal.kind] * n
     for what, spent in (("seconds", signal.seconds), ("tokens", signal.read)):
         if not math.isnan(spent):
             found[f"cost/{name}/{what}"] = [spent / n] * n
