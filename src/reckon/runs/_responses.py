@@ -263,7 +263,7 @@ def _streams(rows: Sequence[Answered]) -> dict[str, Signal]:
     for name in names:
         costs = {what: [row.costs.get(f"{name}/{what}", math.nan) for row in rows] for what in ("seconds", "tokens")}
         if any(name in row.dense for row in rows):
-            kind = next((row.kinds[name] for row in rows if name in row.kinds), "reward")
+            kind: Kind = next((row.kinds[name] for row in rows if name in row.kinds), "reward")
             signal = Signal.of_tokens([row.dense.get(name) for row in rows], kind)
         elif any(name in row.by_step for row in rows):
             signal = Signal.of_steps([row.by_step.get(name) for row in rows])
