@@ -1,6 +1,6 @@
 """Papers' experiments as runnable comparisons: arms by seeds, claims, and verdicts by rules written beforehand."""
 
-from reckon.studies._claims import ByArm, Claim, Effect, Found, Judged, judge
+from reckon.studies._claims import ByArm, Claim, Effect, Found, Judged, judge, less
 from reckon.studies._run import STUDIES, load_study, run_study
 from reckon.studies._study import Measured, Row, Settings, Study
 
@@ -16,6 +16,7 @@ __all__ = [
     "Settings",
     "Study",
     "judge",
+    "less",
     "load_study",
     "run_study",
 ]

@@ -34,6 +34,18 @@ class Effect:
         return f"mean at least {self.least:g}, and two standard errors above 0"
 
 
+def less(
+    arm: str, other: str, metric: str, *, says: str = "", least: float = 0.0, within: float | None = None
+) -> Effect:
+    """By how much a number of one arm lies above that of another; `says` is what to call it, if not by its name."""
+    return Effect(
+        says=f"{says or metric}: {arm} less {other}",
+        of=lambda found: found[arm][metric] - found[other][metric],
+        least=least,
+        within=within,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A sentence that is seen if all of its effects are."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Rng
 
@@ -149,11 +149,7 @@ _METRICS = {
 
 
 def _less(arm: str, other: str, metric: str, least: float = 0.0) -> Effect:
-    return Effect(
-        says=f"{_METRICS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, says=_METRICS[metric], least=least)
 
 
 def _as_accurate(arm: str) -> Effect:

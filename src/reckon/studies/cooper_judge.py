@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Rng
 
@@ -137,10 +137,7 @@ _ROWS: dict[str, tuple[str, ...]] = {
 
 
 def _less(arm: str, other: str, metric: str, least: float = 0.0, within: float | None = None) -> Effect:
-    def of(found: ByArm) -> float:
-        return found[arm][metric] - found[other][metric]
-
-    return Effect(says=f"{METRICS[metric]}: {arm} less {other}", of=of, least=least, within=within)
+    return less(arm, other, metric, says=METRICS[metric], least=least, within=within)
 
 
 def _over_without(arm: str, metric: str, least: float) -> Effect:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Metrics, Parts
 
@@ -176,12 +176,7 @@ SAYS = {
 
 
 def _less(arm: str, other: str, metric: str, least: float = 0.0, within: float | None = None) -> Effect:
-    return Effect(
-        says=f"{SAYS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-        within=within,
-    )
+    return less(arm, other, metric, says=SAYS[metric], least=least, within=within)
 
 
 def _above(arm: str, metric: str, bound: float) -> Effect:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import cast
 
 from reckon.studies._bits import NAMES, Bits
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Batch, Json, Refill, Rng, Sampler, Stream, Task
 
@@ -101,11 +101,7 @@ def _after(accuracy: Mapping[str, float], drawn: Mapping[str, int]) -> dict[str,
 
 
 def _less(arm: str, other: str, least: float, metric: str = "mean") -> Effect:
-    return Effect(
-        says=f"{METRICS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, says=METRICS[metric], least=least)
 
 
 def _near(arm: str, other: str) -> Effect:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Metrics, Parts, Rng
 
@@ -172,12 +172,8 @@ SPENT = f"accuracy, mean over domains, last {LAST} exams within {STEPS * PROMPTS
 
 
 def _less(arm: str, other: str, metric: str, least: float = 0.0, within: float | None = None) -> Effect:
-    return Effect(
-        says=f"{SPENT if metric == 'mean/spent' else SAYS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-        within=within,
-    )
+    says = SPENT if metric == "mean/spent" else SAYS[metric]
+    return less(arm, other, metric, says=says, least=least, within=within)
 
 
 def _gains(arm: str, metric: str, least: float) -> Effect:

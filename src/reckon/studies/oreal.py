@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import Claim, Effect
+from reckon.studies._claims import Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Objective, Rng
 
@@ -187,11 +187,7 @@ _RUNS: dict[str, tuple[dict[str, Json], str]] = {
 
 
 def _more(arm: str, other: str, least: float, metric: str = "end") -> Effect:
-    return Effect(
-        says=f"{metric}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, least=least)
 
 
 def _exact(identity: str) -> Effect:

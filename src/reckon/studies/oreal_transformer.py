@@ -15,7 +15,7 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import Claim, Effect
+from reckon.studies._claims import Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Metrics, Rng
 
@@ -234,11 +234,7 @@ ARMS: dict[str, dict[str, Json]] = {
 
 
 def _more(arm: str, other: str, least: float, metric: str = "sampled") -> Effect:
-    return Effect(
-        says=f"{metric}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, least=least)
 
 
 def _over(arm: str, metric: str, chance: float, least: float) -> Effect:

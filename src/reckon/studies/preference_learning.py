@@ -14,7 +14,7 @@ from functools import partial
 from itertools import combinations
 from typing import TYPE_CHECKING, Literal, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Columns, Json, Outputs, Parts, Problem, Rng, Sequences, Split, Verdict
 
@@ -243,10 +243,7 @@ def _within(arm: str, metric: str, wanted: float, within: float) -> Effect:
 
 
 def _more(arm: str, other: str, metric: str, least: float) -> Effect:
-    def of(found: ByArm) -> float:
-        return found[arm][metric] - found[other][metric]
-
-    return Effect(says=f"{METRICS[metric]}: {arm} less {other}", of=of, least=least)
+    return less(arm, other, metric, says=METRICS[metric], least=least)
 
 
 def _near(arm: str, within: float) -> Effect:

@@ -17,7 +17,7 @@ import math
 from itertools import pairwise
 from typing import cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Split
 
@@ -164,19 +164,11 @@ def _gold(found: ByArm, arm: str) -> float:
 
 
 def _less(arm: str, other: str, metric: str = "gold, early", least: float = 0.0) -> Effect:
-    return Effect(
-        says=f"{METRICS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, says=METRICS[metric], least=least)
 
 
 def _near(arm: str, other: str, metric: str, within: float) -> Effect:
-    return Effect(
-        says=f"{METRICS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        within=within,
-    )
+    return less(arm, other, metric, says=METRICS[metric], within=within)
 
 
 def at_equal_divergence(found: ByArm, arm: str, other: str) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._digit_texts import ASPECTS
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.studies.preference_learning_grid import LEVELS, at_divergence, at_equal_divergence
@@ -83,11 +83,7 @@ METRICS = {
 
 
 def _less(arm: str, other: str, least: float = 0.0, metric: str = "gold") -> Effect:
-    return Effect(
-        says=f"{METRICS[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, says=METRICS[metric], least=least)
 
 
 def _both(data: str, other: str, least: float) -> tuple[Effect, ...]:

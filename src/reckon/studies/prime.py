@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Reward, Rng, Rollouts, Verdict
 
@@ -265,19 +265,11 @@ def _long(arm: str) -> str:
 
 
 def _more(metric: str, arm: str, other: str, least: float) -> Effect:
-    return Effect(
-        says=f"{metric}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, least=least)
 
 
 def _alike(metric: str, arm: str, other: str, within: float) -> Effect:
-    return Effect(
-        says=f"{metric}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        within=within,
-    )
+    return less(arm, other, metric, within=within)
 
 
 def _gain(found: ByArm, arm: str, long: bool) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import Claim, Effect
+from reckon.studies._claims import Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Metrics
 
@@ -171,11 +171,7 @@ ARMS: dict[str, dict[str, Json]] = {
 
 
 def _more(metric: str, arm: str, other: str, least: float) -> Effect:
-    return Effect(
-        says=f"{metric}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, least=least)
 
 
 CLAIMS = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._planted_learn import AT, BASE, learn
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Rng, Rollouts
@@ -127,11 +127,7 @@ def _sooner(arm: str, other: str, least: float) -> Effect:
 
 
 def _more(metric: str, arm: str, other: str, least: float) -> Effect:
-    return Effect(
-        says=f"{metric}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, least=least)
 
 
 def _better(arm: str, way: str, other: str, least: float) -> Effect:

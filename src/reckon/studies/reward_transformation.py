@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import Json, Problem, Rng, Split, Verdict
 
@@ -283,11 +283,7 @@ def _learner(u: str) -> dict[str, Json]:
 
 
 def _less(arm: str, other: str, metric: str, least: float) -> Effect:
-    return Effect(
-        says=f"{EXACT[metric]}: {arm} less {other}",
-        of=lambda found: found[arm][metric] - found[other][metric],
-        least=least,
-    )
+    return less(arm, other, metric, says=EXACT[metric], least=least)
 
 
 def _gap(found: ByArm, prefix: str) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from reckon.studies._claims import ByArm, Claim, Effect
+from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
 from reckon.types import End, Json, Objective, Problem, Reward, Rng, Split, Verdict
 
@@ -136,10 +136,7 @@ def _state(law: Tensor) -> dict[str, float]:
 
 
 def _less(arm: str, other: str, metric: str, least: float = 0.0) -> Effect:
-    def of(found: ByArm) -> float:
-        return found[arm][metric] - found[other][metric]
-
-    return Effect(says=f"{METRICS[metric]}: {arm} less {other}", of=of, least=least)
+    return less(arm, other, metric, says=METRICS[metric], least=least)
 
 
 def _longer(arm: str) -> Effect:
