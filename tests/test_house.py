@@ -151,7 +151,7 @@ def test_every_recipe_is_good_and_says_what_it_is(path, monkeypatch, tmp_path):
     assert Recipe.parse(recipe.to_yaml(), name="again").resolved() == {**recipe.resolved()}
 
 
-@pytest.mark.parametrize("page", ["recipe.md", "methods.md", "train.md"])
+@pytest.mark.parametrize("page", ["recipe.md", "methods.md", "train.md", "studies.md"])
 def test_examples_of_the_pages_run(page, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("RECKON_CACHE", str(tmp_path / "cache"))
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")

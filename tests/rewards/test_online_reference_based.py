@@ -2,12 +2,22 @@
 
 import json
 import math
-from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from judge_models import NAN, batch_of, language_model
+from book_judge import (
+    NAN,
+    OUTCOME,
+    PROBLEMS,
+    RNG,
+    WRONG,
+    Numbers,
+    batch,
+    make_wrong,
+    reward_of,
+    values,
+)
+from judge_models import batch_of, language_model
 
 from reckon.errors import InputError, MissingError
 from reckon.models import LanguageModel, Lora, Optimization, tiny
@@ -15,106 +25,6 @@ from reckon.rewards import OnlineReferenceBased, ReferenceBased
 from reckon.rewards._online_reference_based import PairLoss, step_on_pairs
 from reckon.tasks import Number
 from reckon.types import LearningReward, Outputs, Problem, Reporting, Rng
-
-RNG = Rng((0, "reward"))
-PLAIN = Optimization(lr=1.0, clip=None)
-
-
-class Numbers:
-    """Any number is judged by the reference."""
-
-    name = "numbers"
-
-    def problems(self, split):
-        return []
-
-    def check(self, problem, text):
-        return Number()(text, problem.answer)
-
-
-class Book:
-    """A judge with a score for each text it has met, moved by plain gradient descent; the text's number is a token."""
-
-    network = SimpleNamespace(config=SimpleNamespace(get_text_config=SimpleNamespace))
-    device = torch.device("cpu")
-
-    def __init__(self, known=(), lr=1.0):
-        self.texts, self.lr, self.losses, self.met = [], lr, [], []
-        self.known = dict(known)  # by the completion
-        self.weights = torch.zeros(100, requires_grad=True)
-        self.tokenizer = self.Tokenizer(self)
-
-    class Tokenizer:
-        model_max_length = None
-
-        def __init__(self, book):
-            self.book = book
-
-        def __call__(self, text):
-            book = self.book
-            if text not in book.texts:
-                book.texts.append(text)
-                completion = text.partition("<completion>")[2].removesuffix("</completion>")
-                with torch.no_grad():
-                    book.weights[len(book.texts)] = book.known.get(completion, 0.0)
-            return {"input_ids": [0, 1 + book.texts.index(text)]}
-
-    def twin(self, optimizer, *, value_head=False):
-        assert value_head
-        return Book(self.known, optimizer.lr)
-
-    def outputs(self, seq, want=("logprobs",)):
-        assert tuple(want) == ("scores",)
-        return Outputs(scores=self.weights.detach()[seq.tokens])
-
-    def step(self, seq, columns, loss, want=("logprobs",)):
-        outputs = Outputs(scores=self.weights[seq.tokens])
-        value = loss(outputs, columns).sum()
-        (gradient,) = torch.autograd.grad(value, self.weights)
-        self.losses.append(float(value.detach()))
-        self.met.append(seq.tokens[:, 0].tolist())
-        with torch.no_grad():
-            self.weights -= self.lr * gradient
-        told = {f"policy/{name}": float(x) for name, x in loss.diagnostics(outputs, columns).items()}
-        return told | {"policy/loss": float(value.detach()), "policy/grad_norm": float(gradient.norm())}
-
-    def state_dict(self):
-        return {"weights": self.weights.detach().clone(), "texts": list(self.texts)}
-
-    def load_state_dict(self, state):
-        self.weights, self.texts = state["weights"].clone().requires_grad_(), list(state["texts"])
-
-    def score_of(self, completion):
-        (place,) = [i for i, text in enumerate(self.texts) if text.endswith(f"<completion>{completion}</completion>")]
-        return float(self.weights.detach()[1 + place])
-
-
-PROBLEMS = [Problem(id=f"p{g}", prompt=f"sum {g}?", answer=answer) for g, answer in enumerate(("85", "7", "3"))]
-# Right are rows 1 and 2 of the first prompt and row 4 of the second; row 3 nobody could judge; the third has none
-TEXTS = ["a 1", "b 85", "c 85", "d 7", "e 7", "f 4"]
-GROUP, OUTCOME = [0, 0, 0, 1, 1, 2], [0.0, 1.0, 1.0, NAN, 1.0, 0.0]
-WRONG = {"b 85": "b 91", "c 85": "c 91", "e 7": "e 8"}
-
-
-def make_wrong(problem, text, rng):
-    return WRONG[text]
-
-
-def batch(step=0, outcome=OUTCOME):
-    return replace(batch_of([[text] for text in TEXTS], group=GROUP, outcomes=outcome, problems=PROBLEMS), step=step)
-
-
-def reward_of(known=(), *, optimizer=PLAIN, **settings):
-    settings.setdefault("negatives", make_wrong)
-    return OnlineReferenceBased(Book(known), Numbers(), optimizer=optimizer, **settings)
-
-
-def values(streams):
-    ((name, stream),) = streams.items()
-    assert name == "online_reference_based"
-    assert (stream.kind, stream.train) == ("reward", True)
-    return stream.values
-
 
 # The loss (section 6 of the specification)
 
@@ -432,64 +342,6 @@ def test_one_step_on_tokens():
     told = step_on_pairs(model, [([5, 6, 7], [5, 6, 8]), ([5, 9], [5, 9, 9])])
     assert told["policy/loss"] > 0
     assert told["policy/lr"] == 0
-
-
-# Shown again
-
-
-def replayed(tmp_path, *, label=(1, 0), answer=("85", "7")):
-    rows = [
-        {"prompt": f"sum {i}?", "completion": text, "label": own, "answer": known}
-        for i, (text, own, known) in enumerate(zip(("r 85", "r 8"), label, answer, strict=True))
-    ]
-    path = tmp_path / "labelled.jsonl"
-    path.write_text("".join(json.dumps({k: v for k, v in row.items() if v is not None}) + "\n" for row in rows))
-    return str(path)
-
-
-def test_labelled_responses_are_shown_again(tmp_path):
-    """From scores of 0 a step of rate 1 on the mean over two rows moves each by 1/4 towards its label."""
-    reward = reward_of(replay=replayed(tmp_path))
-    bare = reward_of()
-    assert torch.equal(values(reward.assess(batch(), RNG)), values(bare.assess(batch(), RNG)))
-    book = reward.model
-    assert (book.score_of("r 85"), book.score_of("r 8")) == (0.25, -0.25)
-    assert book.score_of("b 85") == bare.model.score_of("b 85") != 0  # its pairs are as they were
-    told = reward.metrics()
-    assert told["replay/loss"] == pytest.approx(math.log(2))
-    assert told["replay/accuracy"] == 0.5  # 0 is on the side of wrong
-    assert {k: v for k, v in told.items() if not k.startswith("replay/")} == bare.metrics()
-    reward.assess(batch(step=1), RNG)
-    assert reward.metrics()["replay/accuracy"] == 1
-    assert reward.metrics()["replay/loss"] == pytest.approx(math.log1p(math.exp(-0.25)))
-
-
-def test_some_are_drawn_by_the_steps_numbers(tmp_path):
-    def met(rng):
-        reward = reward_of(replay=replayed(tmp_path), replay_rows=1)
-        reward.assess(batch(), rng)
-        return reward.model.texts[-1]
-
-    assert met(Rng((1, "a"))) == met(Rng((1, "a")))
-    assert len({met(Rng((i, "a"))) for i in range(12)}) == 2
-
-
-def test_nothing_is_shown_at_steps_where_it_does_not_learn(tmp_path):
-    reward = reward_of(replay=replayed(tmp_path), every=2)
-    reward.assess(batch(step=0), RNG)
-    assert reward.metrics() == {}
-    reward.assess(batch(step=1), RNG)
-    assert reward.metrics()["replay/loss"] > 0
-
-
-def test_labelled_responses_that_cannot_be_used(tmp_path):
-    with pytest.raises(InputError, match=r"labelled.jsonl, row 2: `replay` needs the column `label`"):
-        reward_of(replay=replayed(tmp_path, label=(1, None)))
-    with pytest.raises(InputError, match=r"labelled.jsonl, row 1: `replay` needs the column `answer`"):
-        reward_of(replay=replayed(tmp_path, answer=(None, "7")))
-    reward_of(replay=replayed(tmp_path, answer=(None, "7")), show_reference=False)
-    with pytest.raises(MissingError, match="no such file"):
-        reward_of(replay=str(tmp_path / "none.jsonl"))
 
 
 # From a folder
