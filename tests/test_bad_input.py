@@ -3,14 +3,13 @@
 Each room tests its own messages; here the whole path is walked, and what can be told early leaves no run behind.
 """
 
+import contextlib
 import json
-import os
 import resource
 import shutil
 import signal
 import socket
 import time
-from pathlib import Path
 
 import pytest
 
@@ -81,10 +80,8 @@ def home(tmp_path_factory, small_model):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "torn.jsonl").write_text('{"prompt": "1+1="}\n{"prompt": "1+\n')
     (folder / "header.csv").write_text("prompt,answer\n")
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """The commands that learn judges and hold them against verdicts, from rows to a page."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -35,12 +36,10 @@ def home(tmp_path_factory, small_model):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "own.py").write_text(OWN)
     os.symlink(small_model, folder / "small")
-    before = Path.cwd()
-    os.chdir(folder)
-    fitted = ["outcome-bce", "--data", "rows.jsonl", "--model", "./small", "--out", "judge", "--quiet"]
-    assert main(["fit", *fitted, "lr=1e-3", "batch=8", "epochs=2", "dtype=float32"]) == 0
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        fitted = ["outcome-bce", "--data", "rows.jsonl", "--model", "./small", "--out", "judge", "--quiet"]
+        assert main(["fit", *fitted, "lr=1e-3", "batch=8", "epochs=2", "dtype=float32"]) == 0
+        yield folder
 
 
 def told(capsys, *arguments):

@@ -1,8 +1,7 @@
 """Cooper as a recipe: its parts, and real runs of a one-layer model that agree to the last bit and stop when told."""
 
+import contextlib
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -87,10 +86,8 @@ def home(tmp_path_factory):
     tiny.make_network(layers=1, width=16, heads=2, context=160).save_pretrained(folder / "small")
     tiny.make_tokenizer().save_pretrained(folder / "small")
     (folder / "cooper.yaml").write_text(RECIPE)
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 """OREAL as a recipe: its parts, and real runs of a one-layer model that must agree to the last bit."""
 
+import contextlib
 import json
-import os
-from pathlib import Path
 
 import pytest
 
@@ -87,10 +86,8 @@ def test_what_it_cannot_do_without():
 def home(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("oreal")
     (folder / "oreal.yaml").write_text(RECIPE.format(model=small_model))
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """PAV-RL: its identities through the parts, on a world with every chance known; runs that agree to the last bit."""
 
+import contextlib
 import itertools
 import json
-import os
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -214,10 +213,8 @@ VARIANTS = {
 def home(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("pav")
     (folder / "pav.yaml").write_text(RECIPE.format(model=small_model))
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,10 @@ Settings are found by introspection, so a new one without an entry in other_sett
 fixed batch, tasks on a few problems, everything else by real runs of a one-layer model.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
-import os
 import re
 import shutil
 import typing
@@ -139,10 +139,8 @@ def home(tmp_path_factory, small_model):
     tokenizer = AutoTokenizer.from_pretrained(folder / "chatty")
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'][0] }}:{{ m['content'] }}\n{% endfor %}a:"
     tokenizer.save_pretrained(folder / "chatty")
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 FAILS = {"refill.on_short", "reward.own.py:slow.timeout"}  # what the other value is for: to end the run

@@ -1,9 +1,9 @@
 """A recipe's reference that follows the policy: what the KL is measured by, resuming, where it is refused."""
 
+import contextlib
 import json
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -34,10 +34,8 @@ def home(tmp_path_factory, small_model):
     folder = tmp_path_factory.mktemp("sync")
     (folder / "sync.yaml").write_text(RECIPE.format(model=small_model))
     (folder / "own.py").write_text(OWN)
-    before = Path.cwd()
-    os.chdir(folder)
-    yield folder
-    os.chdir(before)
+    with contextlib.chdir(folder):
+        yield folder
 
 
 @pytest.fixture(scope="module")
