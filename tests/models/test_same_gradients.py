@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reckon.models import LanguageModel, Lora, Optimization, Sampling
+from reckon.models import LanguageModel, Lora, Optimization, Sampling, tiny
+from reckon.models._score import score
 from reckon.types import Outputs, Sequences
 
 ALL = [(name, False) for name in families.FAMILIES] + [(name, True) for name in families.WINDOWED]
@@ -240,3 +241,32 @@ def test_a_step_makes_no_tensor_of_all_tokens_with_all_tokens(windowed):
         model.step(seq, {"logprobs": torch.ones(68, 40)}, loss, ("logprobs",))
     assert seen.elements >= 2880 * 64  # it saw the network's widest layer
     assert seen.elements <= 1 << 20
+
+
+def test_the_same_gradient_again_with_two_threads():
+    """A thousand answers begin at one state of their prompt; what they hand back to it must be added in one order."""
+    network = tiny.make_network(layers=1, width=64, heads=2, context=16)
+    n = 1024
+    generator = torch.Generator().manual_seed(0)
+    seq = Sequences(
+        prompts=(torch.tensor([3, 4, 5]),),
+        group=torch.zeros(n, dtype=torch.int64),
+        tokens=torch.randint(3, 20, (n, 1), generator=generator),
+        mask=torch.ones(n, 1, dtype=torch.bool),
+    )
+    weigh = torch.randn(n, 1, generator=generator)
+
+    def gradient() -> Tensor:
+        network.zero_grad()
+        found, _ = score(network, None, seq, ("logprobs",), temperature=1.0, dtype=torch.float32, packs=True)
+        (found.logprobs * weigh).sum().backward()
+        return torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        first = gradient()
+        assert first.abs().max() > 0
+        assert all(torch.equal(first, gradient()) for _ in range(20))
+    finally:
+        torch.set_num_threads(threads)

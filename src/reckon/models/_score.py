@@ -81,7 +81,9 @@ def _packed(
     """[M] or [M, D] each, by sampled token; "before" is the hidden state that predicted it."""
     hidden = last_hidden(network, packed.tokens, packed.positions, packed)
     found: dict[str, Tensor] = {}
-    before = hidden[packed.reads]
+    # A group's answers begin at one state of their prompt. The gradient of hidden[reads] adds these up in the order in
+    # which threads come by; that of index_select has one order, so that a run is the same again.
+    before = hidden.index_select(0, packed.reads)
     if "logprobs" in want or "entropy" in want:
         found["logprobs"], found["entropy"] = token_laws(
             before,
