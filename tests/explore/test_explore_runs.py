@@ -187,6 +187,8 @@ def test_an_environment_of_others(tmp_path):
     assert json.loads((tmp_path / "lake" / "explore" / "album.json").read_text())["episodes"][0]["path"] is None
     with pytest.raises(InputError, match=r"there are no keys 'pos' \(there are: none\)"):
         run_explore("CartPole-v1", short(bonus="episodic_count", contexts=None), tmp_path / "pole", show="nothing")
+    assert not (tmp_path / "pole").exists()  # another bonus may be tried under the same name
+    assert run_explore("CartPole-v1", short(bonus="rnd", contexts=None), tmp_path / "pole", show="nothing").finished
 
 
 # Commands

@@ -22,7 +22,7 @@ from reckon.explore._album import Album
 from reckon.explore._collect import Collector, Vectors
 from reckon.explore._combine import Normalized
 from reckon.explore._environments import FiniteContexts
-from reckon.explore._loop import Plan, explore
+from reckon.explore._loop import Plan, begin, explore
 from reckon.explore._policies import FeedForward, Recurrent
 from reckon.explore._ppo import PPO, Agent
 from reckon.explore._presets import BonusSettings, flat_encoder, named_bonus
@@ -91,6 +91,7 @@ def run_explore(
         RunError: a run is there already; no room.
     """
     parts = _parts(name, settings)
+    begin(parts.collector, parts.bonus, settings.seed)  # what cannot be leaves no folder behind
     recipe = {"explore": name, **cast("dict[str, Json]", json.loads(json.dumps(dataclasses.asdict(settings))))}
     with Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1) as run:
         return _explored(parts, run, settings, show)

@@ -54,8 +54,7 @@ def explore(agent: Agent, collector: Collector, bonus: Bonus | None, run: Run, p
     """
     memory = {"agent": agent, "collector": collector, "bonus": bonus, "album": album}
     start = run.restore(memory)
-    if collector.begin(Rng((plan.seed, "begin", start))) and bonus is not None:
-        bonus.start(collector.obs, collector.keys)
+    begin(collector, bonus, plan.seed, start)
     with interruptible() as stop, Progress(plan.updates, start, unit="update", show=plan.show) as bar:
         for step in range(start, plan.updates):
             rng = Rng((plan.seed, "explore", step))
@@ -82,6 +81,16 @@ def explore(agent: Agent, collector: Collector, bonus: Bonus | None, run: Run, p
             if stop.requested:
                 return last
     return True
+
+
+def begin(collector: Collector, bonus: Bonus | None, seed: int, start: int = 0) -> None:
+    """Begins the first episodes, unless they have begun or were restored.
+
+    Raises:
+        InputError: what the environment shows is not what the bonus goes by.
+    """
+    if collector.begin(Rng((seed, "begin", start))) and bonus is not None:
+        bonus.start(collector.obs, collector.keys)
 
 
 def total_rewards(rewards: Tensor, bonus: Tensor, alpha: float, clip: float | None) -> Tensor:

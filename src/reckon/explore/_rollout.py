@@ -167,8 +167,8 @@ def keys_named(owner: str, name: str, keys: Mapping[str, Tensor]) -> Tensor:
     if name not in keys:
         there = ", ".join(sorted(keys)) or "none"
         raise InputError(
-            f"{owner}: there are no keys {name!r} (there are: {there}). Count by one of these, or have the environment "
-            "give them."
+            f"{owner}: there are no keys {name!r} (there are: {there}). Count by what there is, or take a "
+            "bonus that needs none, such as rnd or e3b_random_features."
         )
     return keys[name]
 
