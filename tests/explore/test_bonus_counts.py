@@ -99,9 +99,7 @@ def test_naive_counting_finds_the_same(seed, steps, count, final):
 
 def test_keys_that_are_missing_or_floats_are_refused():
     rollout = counted([START, A])
-    with pytest.raises(
-        InputError, match=r"there are no keys 'msg' .there are: pos.. Count by keys that the environment gives"
-    ):
+    with pytest.raises(InputError, match=r"there are no keys 'msg' .there are: pos.. Count by what there is, or take"):
         paid(GlobalCount(key="msg"), rollout)
     with pytest.raises(InputError, match=r"the keys 'pos' are torch.float32; a key is an int64"):
         counted([0.5, 1.5])
