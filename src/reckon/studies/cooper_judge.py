@@ -208,7 +208,7 @@ STUDY = Study(
     title="Cooper: a judge that is shown the reference answer",
     source="Hong et al. 2025, Cooper, arXiv:2508.05613: VerifyRM and its annotation, on sums of two numbers.",
     arms=ARMS,
-    seeds=(3, 4, 5),  # see the notes
+    seeds=(3, 4, 5, 6, 7),  # see the notes
     fast={"steps": 5, "reading": 3, "width": 16, "triples": 64, "asked": 12, "tests": 4},
     cell=cell,
     claims=CLAIMS,
@@ -242,6 +242,7 @@ STUDY = Study(
         "The rules were committed before the run on seeds 3 to 5, but after these single judges on seed 100: with and "
         "without the reference, of the majority's and of unanimous labels, and of poisoned labels and pairs. A first "
         "form, 160 steps from random weights, was stopped on seeds 0 to 2 when its judges turned out not to have "
-        "learned (accuracy 0.73 to 0.81 with the reference, 0.60 of the majority's labels). The rules are the same.",
+        "learned (accuracy 0.73 to 0.81 with the reference, 0.60 of the majority's labels). The rules are the same. Seeds 6 and 7 were added when the "
+        "verdicts on the first three were known, for a study is asked for five.",
     ),
 )
