@@ -242,7 +242,7 @@ STUDY = Study(
         "The rules were committed before the run on seeds 3 to 5, but after these single judges on seed 100: with and "
         "without the reference, of the majority's and of unanimous labels, and of poisoned labels and pairs. A first "
         "form, 160 steps from random weights, was stopped on seeds 0 to 2 when its judges turned out not to have "
-        "learned (accuracy 0.73 to 0.81 with the reference, 0.60 of the majority's labels). The rules are the same. Seeds 6 and 7 were added when the "
-        "verdicts on the first three were known, for a study is asked for five.",
+        "learned (accuracy 0.73 to 0.81 with the reference, 0.60 of the majority's labels). The rules are the same.",
+        "Seeds 6 and 7 were added when the verdicts on the first three were known, for a study is asked for five.",
     ),
 )
