@@ -88,6 +88,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in packages},
+        "waiting": os.environ.get("OMP_WAIT_POLICY", "as OpenMP likes"),
     }
 
 

@@ -138,7 +138,8 @@ def measured(cells: Sequence[Cell]) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
         places.append(
             f"{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, {machine['memory_gib']} GiB; "
-            f"Python {machine['python']}, {versions}; seed {cell['seed']}"
+            f"Python {machine['python']}, {versions}; threads wait {machine['waiting']}; "
+            f"seed {cell['seed']}"
         )
     rates = [cell["rate"]["per_second"] / 1e9 for cell in cells]
     dtypes, dates, commits = (
