@@ -138,6 +138,7 @@ def distillation_error(predicted: Tensor, target: Tensor) -> Tensor:
     Returns:
         [N].
     """
+    _check_same_shape(predicted, target=target)
     return (predicted - target.detach()).square().sum(dim=1)
 
 

@@ -140,6 +140,23 @@ def test_time_may_be_part_of_the_task():
     assert told["task"]["value/loss"] != told["cut"]["value/loss"]
 
 
+@pytest.mark.parametrize("make", [FeedForward, Recurrent])
+def test_the_critic_is_asked_about_ends_where_only_time_was_up(make):
+    """For each place the critic's value of the last observation by itself, or 0."""
+    network = make(36, 4)
+    found = collected(network, steps=30, world=corner(horizon=3))
+    rollout = found.rollout
+    kinds = list(zip(rollout.terminated[rollout.done].tolist(), rollout.truncated[rollout.done].tolist(), strict=True))
+    assert {(True, False), (False, True)} <= set(kinds)
+    with torch.no_grad():
+        values = Agent(network)._final_values(found)
+        for i, (over, late) in enumerate(kinds):
+            seen, start = rollout.final_obs[i][None, None], torch.zeros(1, 1, dtype=torch.bool)
+            alone = network.sequence(seen, found.final_memory[i][None], start)[1][0, 0]
+            assert float(values[i]) == pytest.approx(float(alone) if late and not over else 0.0, abs=1e-5)
+    assert not Agent(network, PPO(bootstrap=False))._final_values(found).any()
+
+
 def test_a_loss_that_is_not_finite_is_not_stepped_on():
     network = FeedForward(36, 4)
     found, agent = collected(network), Agent(network)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from explore_worlds import corner
 from reckon.cli import main
 from reckon.errors import InputError, RunError
 from reckon.explore import (
+    BONUSES,
     PPO,
     Agent,
     Album,
+    BonusSettings,
     Collector,
     Combined,
     EpisodicCount,
@@ -26,10 +29,13 @@ from reckon.explore import (
     Settings,
     WorldVector,
     explore,
+    flat_encoder,
+    named_bonus,
     resume_explore,
     run_explore,
 )
 from reckon.explore._loop import total_rewards
+from reckon.explore._presets import COUNTING
 from reckon.runs import Run
 
 CLOCKS = ("seconds", "time/", "memory/")
@@ -189,6 +195,23 @@ def test_an_environment_of_others(tmp_path):
         run_explore("CartPole-v1", short(bonus="episodic_count", contexts=None), tmp_path / "pole", show="nothing")
     assert not (tmp_path / "pole").exists()  # another bonus may be tried under the same name
     assert run_explore("CartPole-v1", short(bonus="rnd", contexts=None), tmp_path / "pole", show="nothing").finished
+
+
+def test_the_recipe_says_what_is_counted_and_a_key_that_nobody_reads_is_refused(tmp_path):
+    for bonus, key in (("global_count", "pos"), ("ride", "pos"), ("rnd", None), ("none", None)):
+        run_explore("reckon/LavaTrail-v0", short(bonus=bonus, frames=24), tmp_path / bonus, show="nothing")
+        assert Run.open(tmp_path / bonus).recipe["key"] == key
+        with pytest.raises(InputError, match=r"counts nothing\. Leave `key` out") if key is None else nullcontext():
+            given = short(bonus=bonus, key="msg", frames=24)
+            run_explore("reckon/LavaTrail-v0", given, tmp_path / f"{bonus}-msg", show="nothing")
+
+
+@pytest.mark.parametrize("name", BONUSES)
+def test_which_bonuses_count(name):
+    """Those that ask for keys."""
+    settings = BonusSettings(encoder=flat_encoder(3), actions=2)
+    with pytest.raises(InputError, match="there are no keys 'pos'") if name in COUNTING else nullcontext():
+        named_bonus(name, settings).start(torch.zeros(2, 3), {})
 
 
 # Commands

@@ -52,6 +52,15 @@ def page(html):
     return Page(html)
 
 
+@pytest.mark.parametrize(("key", "told"), [("msg", True), (None, False)])
+def test_what_is_counted_is_told_where_something_is(tmp_path, key, told):
+    with Run.create(tmp_path / "run", recipe={"explore": "x", "bonus": "b", "key": key, "contexts": None}) as run:
+        run.log(1, {"frames": 1.0, "episode/count": 0.0})
+    html = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert ("Counted" in html) == told
+    assert "as the environment has it" in html  # of contexts, which are told in any case
+
+
 def test_elements_are_nested_and_links_lead_somewhere(page):
     assert len(page.ids) == len(set(page.ids))
     targets = [value[1:] for _, name, value in page.attributes if name == "href"]

@@ -1,5 +1,6 @@
 """How good a policy is, whether it got better, and which signals tell right answers from wrong ones."""
 
+from reckon.evaluate._aggregate import interquartile_mean, pooled
 from reckon.evaluate._calibration import (
     Bin,
     Calibration,
@@ -85,12 +86,14 @@ __all__ = [
     "find_threshold",
     "first_error",
     "first_error_f1",
+    "interquartile_mean",
     "isotonic",
     "majority_vote",
     "mcnemar",
     "paired_difference",
     "pass_at_k",
     "plain_error",
+    "pooled",
     "probe",
     "probe_texts",
     "recalibrated",

@@ -14,6 +14,7 @@ from reckon.explore._contexts import check_contexts
 from reckon.explore._counts import EpisodicCount, GlobalCount
 from reckon.explore._elliptical import Elliptical
 from reckon.explore._features import InverseDynamics, PolicyFeatures, RandomFeatures
+from reckon.explore._glyphs import Encoded, GlyphEncoder, GlyphLayout, glyph_encoder
 from reckon.explore._keys import key_of
 from reckon.explore._learning import mlp
 from reckon.explore._networks import Adversary, Impact, NoveltyDifference, RandomDistillation
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from reckon.explore._command import Explored, Settings, make_environments, resume_explore, run_explore
     from reckon.explore._diagnose import Diagnosis, diagnose
     from reckon.explore._environments import FiniteContexts, WorldEnv, WorldVector
-    from reckon.explore._loop import Plan, explore
+    from reckon.explore._loop import Plan, explore, explore_step
+    from reckon.explore._minihack import MINIHACK_TASKS, MiniHackVector
 
 __all__ = [
     "BONUSES",
+    "MINIHACK_TASKS",
     "PPO",
     "Adversary",
     "Agent",
@@ -45,6 +48,7 @@ __all__ = [
     "Combined",
     "Diagnosis",
     "Elliptical",
+    "Encoded",
     "Encoder",
     "EpisodicCount",
     "Explored",
@@ -52,9 +56,12 @@ __all__ = [
     "FeedForward",
     "FiniteContexts",
     "GlobalCount",
+    "GlyphEncoder",
+    "GlyphLayout",
     "GridWorld",
     "Impact",
     "InverseDynamics",
+    "MiniHackVector",
     "Network",
     "Normalized",
     "NoveltyDifference",
@@ -75,7 +82,9 @@ __all__ = [
     "diagnose",
     "estimate_structure",
     "explore",
+    "explore_step",
     "flat_encoder",
+    "glyph_encoder",
     "key_of",
     "lava_trail",
     "make_environments",
@@ -94,12 +103,15 @@ _LATE = {
     "Diagnosis": "_diagnose",
     "Explored": "_command",
     "FiniteContexts": "_environments",
+    "MiniHackVector": "_minihack",
     "Plan": "_loop",
     "Settings": "_command",
+    "MINIHACK_TASKS": "_minihack",
     "WorldEnv": "_environments",
     "WorldVector": "_environments",
     "diagnose": "_diagnose",
     "explore": "_loop",
+    "explore_step": "_loop",
     "make_environments": "_command",
     "resume_explore": "_command",
     "run_explore": "_command",

@@ -22,7 +22,7 @@ from reckon.types import Rng, State, Stateful
 KeyFunction: TypeAlias = Callable[[np.ndarray], "Sequence[object] | np.ndarray"]  # observations [n, *O] to n keys
 Vectors: TypeAlias = "VectorEnv[Any, Any, Any]"
 
-_GIVEN = ("pos", "msg")  # keys that environments give by themselves, in their infos
+_GIVEN = ("pos", "msg", "glyphs")  # keys that environments give by themselves, in their infos
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class Collected:
 class Collector:
     """Steps environments by a network's choices and keeps where they are, so that rollouts go on from each other.
 
-    Keys are those that the environment gives in its infos as `pos` and `msg`, and those of `keys`; an environment with
+    Keys are those that the environment gives in its infos as `pos`, `msg` and `glyphs`, and those of `keys`; one with
     whole numbers for observations has `obs` too.
 
     Args:
@@ -81,8 +81,15 @@ class Collector:
         if self._now is not None:
             return False
         seen, infos = self.envs.reset(seed=rng.integer() % 2**31)
+        first = self._encode(np.asarray(seen))
+        if not np.isfinite(first).all():
+            row, place = np.argwhere(~np.isfinite(first))[0].tolist()
+            raise InputError(
+                f"environment {row} begins with an observation whose number {place} is {first[row, place]}. Mend the "
+                "environment, or cut the observation down to what is finite."
+            )
         self._now = _Now(
-            obs=torch.from_numpy(self._encode(np.asarray(seen))).clone(),
+            obs=torch.from_numpy(first).clone(),
             start=torch.ones(self.count, dtype=torch.bool),
             told={name: np.array(infos[name]) for name in (*_GIVEN, "context", "place") if name in infos},
             made=self._made(np.asarray(seen)),
@@ -112,9 +119,15 @@ class Collector:
             rng: of the draws.
 
         Raises:
-            InputError: an observation or a reward is not finite, or keys are not whole.
+            InputError: an observation or a reward is not finite, keys are not whole, or the network is for other
+                actions.
         """
         now = self._standing()
+        if network.actions != self.actions:
+            raise InputError(
+                f"the network chooses among {network.actions} actions, and the environments have {self.actions}. Build "
+                "it with actions=collector.actions."
+            )
         first = torch.zeros(self.count, network.memory) if now.memory is None else now.memory
         log = _Log(self, now, first, steps, network.actions)
         noise = _gumbel((steps, self.count, network.actions), rng)

@@ -22,10 +22,12 @@ from reckon.explore._album import Album
 from reckon.explore._collect import Collector, Vectors
 from reckon.explore._combine import Normalized
 from reckon.explore._environments import FiniteContexts
+from reckon.explore._glyphs import Encoded, GlyphEncoder, GlyphLayout, glyph_encoder
 from reckon.explore._loop import Plan, begin, explore
+from reckon.explore._minihack import PREFIX, MiniHackVector
 from reckon.explore._policies import FeedForward, Recurrent
 from reckon.explore._ppo import PPO, Agent
-from reckon.explore._presets import BonusSettings, flat_encoder, named_bonus
+from reckon.explore._presets import BONUSES, COUNTING, BonusSettings, flat_encoder, named_bonus
 from reckon.explore._register import IDS
 from reckon.explore._worlds import World
 from reckon.runs import Run
@@ -43,7 +45,7 @@ class Settings:
     env: Mapping[str, Json] = field(default_factory=dict)  # arguments of the environment
     contexts: int | None = None  # how many different levels there are; None = as the environment has it
     bonus: str = "episodic_times_global_count"  # of `BONUSES`, or "none"
-    key: str = "pos"  # what counting bonuses count
+    key: str | None = None  # what counting bonuses count; None = pos
     norm: Literal["std", "reference", "none"] = "std"  # what bonuses are divided by
     alpha: float = 0.1  # their weight
     clip: float | None = None  # of reward and bonus together
@@ -92,8 +94,7 @@ def run_explore(
     """
     parts = _parts(name, settings)
     begin(parts.collector, parts.bonus, settings.seed)  # what cannot be leaves no folder behind
-    recipe = {"explore": name, **cast("dict[str, Json]", json.loads(json.dumps(dataclasses.asdict(settings))))}
-    with Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1) as run:
+    with Run.create(out, recipe=_recipe(name, settings), overwrite=overwrite, keep_last=1) as run:
         return _explored(parts, run, settings, show)
 
 
@@ -110,8 +111,7 @@ def resume_explore(name: str, settings: Settings, folder: str | Path, *, show: S
         InputError, MissingError, RunError: as `run_explore`; and RunError where the settings differ from the run's.
     """
     parts = _parts(name, settings)
-    recipe = {"explore": name, **cast("dict[str, Json]", json.loads(json.dumps(dataclasses.asdict(settings))))}
-    with Run.resume(folder, recipe, keep_last=1) as run:
+    with Run.resume(folder, _recipe(name, settings), keep_last=1) as run:
         return _explored(parts, run, settings, show)
 
 
@@ -126,7 +126,7 @@ def make_environments(
     """Environments side by side, of a kind that Gymnasium knows, as `Collector` wants them.
 
     Args:
-        name: registered with Gymnasium; `module:name` imports the module first.
+        name: registered with Gymnasium, or a task of MiniHack; `module:name` imports the module first.
         count: how many.
         contexts: of reckon's own, how many there are; of others, how many seeds episodes begin from. None = as it is.
         seed: which seeds those are.
@@ -139,6 +139,8 @@ def make_environments(
     module, _, id_ = name.rpartition(":")
     _import(module)
     given: dict[str, Any] = dict(env or {})
+    if id_.startswith(PREFIX):
+        return MiniHackVector(count, id_, contexts=contexts, seed=seed, **given)
     if contexts is not None and id_ in IDS:
         given["contexts"] = contexts
     try:
@@ -196,30 +198,52 @@ class _Parts:
     album: Album
 
 
+def _recipe(name: str, settings: Settings) -> dict[str, Json]:
+    """What the run's folder says of it: what is counted, or that nothing is."""
+    given = cast("dict[str, Json]", json.loads(json.dumps(dataclasses.asdict(settings))))
+    return {"explore": name, **given, "key": _key(settings) if settings.bonus in COUNTING else None}
+
+
+def _key(settings: Settings) -> str:
+    return "pos" if settings.key is None else settings.key
+
+
 def _parts(name: str, settings: Settings) -> _Parts:
     envs = make_environments(
         name, settings.environments, contexts=settings.contexts, seed=settings.seed, env=settings.env
     )
     collector = Collector(envs)
     seed = Rng((settings.seed, "network")).integer()
+    layout = layout_of(envs)
+    encoder = None if layout is None else GlyphEncoder(layout, settings.hidden, seed=seed)
     network: nn.Module
     if settings.network == "recurrent":
-        network = Recurrent(collector.size, collector.actions, hidden=settings.hidden, seed=seed)
+        network = Recurrent(collector.size, collector.actions, hidden=settings.hidden, seed=seed, encoder=encoder)
+    elif encoder is not None:
+        network = Encoded(encoder, settings.hidden, collector.actions, seed=seed)
     else:
         network = FeedForward(collector.size, collector.actions, hidden=(settings.hidden,) * 2, seed=seed)
     return _Parts(
         agent=Agent(network, settings.ppo),
         collector=collector,
-        bonus=_bonus(settings, collector),
+        bonus=_bonus(settings, collector, layout),
         album=Album(world_of(envs)),
     )
 
 
-def _bonus(settings: Settings, collector: Collector) -> Normalized | None:
+def _bonus(settings: Settings, collector: Collector, layout: GlyphLayout | None) -> Normalized | None:
+    if settings.key is not None and settings.bonus in ("none", *BONUSES) and settings.bonus not in COUNTING:
+        raise InputError(
+            f"`key` is {settings.key!r}, and the bonus {settings.bonus!r} counts nothing. Leave `key` out, or take a "
+            f"bonus that counts: {', '.join(COUNTING)}."
+        )
     if settings.bonus == "none":
         return None
     built = BonusSettings(
-        encoder=flat_encoder(collector.size), actions=collector.actions, key=settings.key, seed=settings.seed
+        encoder=flat_encoder(collector.size) if layout is None else glyph_encoder(layout),
+        actions=collector.actions,
+        key=_key(settings),
+        seed=settings.seed,
     )
     return Normalized(named_bonus(settings.bonus, built), norm=settings.norm)
 
@@ -227,6 +251,11 @@ def _bonus(settings: Settings, collector: Collector) -> Normalized | None:
 def world_of(envs: Vectors) -> World | None:
     """The world whose every number is known, if it is one."""
     return cast("World | None", getattr(envs.unwrapped, "world", None))
+
+
+def layout_of(envs: Vectors) -> GlyphLayout | None:
+    """What the numbers of its observations are, if they are names of things."""
+    return cast("GlyphLayout | None", getattr(envs.unwrapped, "layout", None))
 
 
 def _explored(parts: _Parts, run: Run, settings: Settings, show: Show) -> Explored:

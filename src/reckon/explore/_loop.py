@@ -57,20 +57,10 @@ def explore(agent: Agent, collector: Collector, bonus: Bonus | None, run: Run, p
     begin(collector, bonus, plan.seed, start)
     with interruptible() as stop, Progress(plan.updates, start, unit="update", show=plan.show) as bar:
         for step in range(start, plan.updates):
-            rng = Rng((plan.seed, "explore", step))
             with Ledger() as ledger:
-                with spending("sample"):
-                    collected = collector.collect(agent.network, plan.steps, rng.child("sample"))
-                with spending("bonus"):
-                    paid = torch.zeros_like(collected.rewards) if bonus is None else bonus.score(collected.rollout)
-                rewards = total_rewards(collected.rewards, paid, plan.alpha, plan.clip)
-                metrics = episode_metrics(collected) | bonus_metrics(collected.rewards, paid, rewards, plan)
-                with spending("update"):
-                    metrics |= agent.learn(collected, rewards, rng.child("update"))
-                if bonus is not None:
-                    with spending("bonus"):
-                        told = bonus.learn(collected.rollout, rng.child("bonus"))
-                        metrics |= {f"bonus/{name}": value for name, value in told.items()}
+                collected, paid, metrics = explore_step(
+                    agent, collector, bonus, plan, Rng((plan.seed, "explore", step))
+                )
             album.see(collected, paid, step + 1, plan.updates)
             run.log(step + 1, metrics | ledger.metrics() | {"memory/peak_mib": peak_memory()})
             bar.update(step + 1, _told(metrics))
@@ -91,6 +81,36 @@ def begin(collector: Collector, bonus: Bonus | None, seed: int, start: int = 0) 
     """
     if collector.begin(Rng((seed, "begin", start))) and bonus is not None:
         bonus.start(collector.obs, collector.keys)
+
+
+def explore_step(
+    agent: Agent, collector: Collector, bonus: Bonus | None, plan: Plan, rng: Rng
+) -> tuple[Collected, Tensor, Metrics]:
+    """One update, the body of `explore`, which keeps nothing: collect, pay, learn.
+
+    Args:
+        agent: chooses and learns.
+        collector: the environments, which have begun.
+        bonus: what novelty is paid, which was started; None = nothing.
+        plan: `steps`, `alpha` and `clip` are read.
+        rng: of this update.
+
+    Returns:
+        The rollout, the bonuses [T, N] before they were weighed, and what there is to log.
+    """
+    with spending("sample"):
+        collected = collector.collect(agent.network, plan.steps, rng.child("sample"))
+    with spending("bonus"):
+        paid = torch.zeros_like(collected.rewards) if bonus is None else bonus.score(collected.rollout)
+    rewards = total_rewards(collected.rewards, paid, plan.alpha, plan.clip)
+    metrics = episode_metrics(collected) | bonus_metrics(collected.rewards, paid, rewards, plan)
+    with spending("update"):
+        metrics |= agent.learn(collected, rewards, rng.child("update"))
+    if bonus is not None:
+        with spending("bonus"):
+            told = bonus.learn(collected.rollout, rng.child("bonus"))
+            metrics |= {f"bonus/{name}": value for name, value in told.items()}
+    return collected, paid, metrics
 
 
 def total_rewards(rewards: Tensor, bonus: Tensor, alpha: float, clip: float | None) -> Tensor:

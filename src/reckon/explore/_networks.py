@@ -113,7 +113,13 @@ class RandomDistillation:
     def _error(self, obs: Tensor) -> Tensor:
         """[n] squared distances, with gradient."""
         seen = self._fixed["encoder"](obs if self._scale is None else self._scale(obs))
-        return bonuses.distillation_error(self._learner.network(seen), self._fixed["target"](seen))
+        predicted, target = self._learner.network(seen), self._fixed["target"](seen)
+        if predicted.shape != target.shape:
+            raise InputError(
+                f"random_distillation: the predictor gives {list(predicted.shape)} for {len(seen)} states, and the "
+                f"target {list(target.shape)}. Build both with the same number of outputs."
+            )
+        return bonuses.distillation_error(predicted, target)
 
 
 class NoveltyDifference:

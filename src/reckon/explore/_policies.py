@@ -48,7 +48,7 @@ class FeedForward(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 1:
             raise InputError(f"hidden is {list(hidden)}; it must be widths of at least 1, and there must be one.")
-        self.actions = actions
+        self.inputs, self.actions = inputs, actions
         sizes = [inputs, *hidden]
         shapes = list(pairwise(sizes))
         generator = torch.Generator().manual_seed(seed)
@@ -61,6 +61,7 @@ class FeedForward(nn.Module):
 
     def act(self, obs: Tensor, memory: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """See `Network`. The critic is not asked."""
+        _check_inputs(self.inputs, obs)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             obs = torch.addmm(bias[0], obs, weight[0]).tanh_()
         return cast("Tensor", self.policy(obs)), memory
@@ -71,10 +72,10 @@ class FeedForward(nn.Module):
         x = obs.reshape(1, steps * count, -1)
         first, bias = self.weights[0], self.biases[0]
         # Both read the same observations, so the first layer is one product.
-        wide = torch.addmm(bias.reshape(-1), x[0], first.transpose(0, 1).reshape(first.shape[1], -1)).tanh()
+        wide = torch.addmm(bias.reshape(-1), x[0], first.transpose(0, 1).reshape(first.shape[1], -1)).tanh_()
         x = wide.reshape(len(wide), 2, -1).transpose(0, 1)
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            x = torch.baddbmm(bias, x, weight).tanh()
+            x = torch.baddbmm(bias, x, weight).tanh_()
         actor, critic = x.unbind(0)  # not x[0] and x[1], each of which has a gradient of its own full of zeros
         return self.policy(actor).reshape(steps, count, -1), self.value(critic).reshape(steps, count)
 
@@ -87,19 +88,23 @@ class Recurrent(nn.Module):
         actions: A.
         hidden: width of the layer and of the LSTM.
         seed: of the first weights.
+        encoder: from [..., D] to [..., hidden] in place of the first layer, with weights of its own.
     """
 
-    def __init__(self, inputs: int, actions: int, *, hidden: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, inputs: int, actions: int, *, hidden: int = 64, seed: int = 0, encoder: nn.Module | None = None
+    ) -> None:
         super().__init__()
         if hidden < 1:
             raise InputError(f"hidden is {hidden}; it must be at least 1.")
-        self.actions, self.memory = actions, 2 * hidden
+        self.inputs, self.actions, self.memory = inputs, actions, 2 * hidden
         generator = torch.Generator().manual_seed(seed)
-        self.encoder = nn.Linear(inputs, hidden)
+        self.encoder = nn.Linear(inputs, hidden) if encoder is None else encoder
         self.lstm = nn.LSTM(hidden, hidden)
         with torch.no_grad():
-            self.encoder.weight.copy_(_orthogonal(inputs, hidden, math.sqrt(2), generator).T)
-            self.encoder.bias.zero_()
+            if isinstance(self.encoder, nn.Linear):
+                self.encoder.weight.copy_(_orthogonal(inputs, hidden, math.sqrt(2), generator).T)
+                self.encoder.bias.zero_()
             for name, parameter in self.lstm.named_parameters():
                 if name.startswith("bias"):
                     parameter.zero_()
@@ -109,6 +114,7 @@ class Recurrent(nn.Module):
 
     def act(self, obs: Tensor, memory: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         """See `Network`."""
+        _check_inputs(self.inputs, obs)
         kept = torch.where(start[:, None], 0.0, memory)
         hidden, cell = (half[None].contiguous() for half in kept.chunk(2, dim=1))
         out, (hidden, cell) = self.lstm(self.encoder(obs).tanh()[None], (hidden, cell))
@@ -170,3 +176,11 @@ def _orthogonal(rows: int, columns: int, gain: float, generator: torch.Generator
     q = q * r.diagonal().sign()  # or the distribution is not uniform (Mezzadri 2007, math-ph/0609050)
     scaled: Tensor = gain * (q if rows >= columns else q.T)
     return scaled
+
+
+def _check_inputs(inputs: int, obs: Tensor) -> None:
+    """Raises InputError for observations [n, D] of another size than the network was built for."""
+    if obs.shape[1] != inputs:
+        raise InputError(
+            f"the network reads {inputs} numbers, and an observation has {obs.shape[1]}. Build it with collector.size."
+        )

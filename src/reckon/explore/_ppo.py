@@ -45,6 +45,9 @@ class PPO:
         for name in ("lr", "clip", "max_norm"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"`{name}` is {getattr(self, name)}, but must be above 0, and finite.")
+        for name in ("entropy", "value"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"`{name}` is {getattr(self, name)}, but must be 0 or more, and finite.")
 
 
 class Agent:
@@ -101,8 +104,6 @@ class Agent:
         with torch.no_grad():
             logits, values = self.network.sequence(rollout.obs, memory, collected.start)
             final = self._final_values(collected)
-        if not self.settings.bootstrap:
-            final = torch.zeros_like(final)
         advantages, returns = credit(rollout, rewards, values, final, gamma=self.settings.gamma, lam=self.settings.lam)
         batch = {
             "obs": rollout.obs[:-1],
@@ -119,12 +120,15 @@ class Agent:
         return batch, memory
 
     def _final_values(self, collected: Collected) -> Tensor:
-        """[M]: what the critic thinks of the last observations of episodes."""
-        seen, memory = collected.rollout.final_obs, collected.final_memory
-        if seen is None or not len(seen):
-            return collected.rewards.new_zeros(0)
-        start = torch.zeros(1, len(seen), dtype=torch.bool)
-        return self.network.sequence(seen[None], memory, start)[1][0]
+        """[M]: what the critic thinks of the last observations where only time was up; 0 of the others."""
+        rollout = collected.rollout
+        cut = (rollout.truncated & ~rollout.terminated)[rollout.done]
+        values = collected.rewards.new_zeros(len(cut))
+        if self.settings.bootstrap and rollout.final_obs is not None and bool(cut.any()):
+            seen = rollout.final_obs[cut]
+            start = torch.zeros(1, len(seen), dtype=torch.bool)
+            values[cut] = self.network.sequence(seen[None], collected.final_memory[cut], start)[1][0]
+        return values
 
     def _step(self, piece: Mapping[str, Tensor], memory: Tensor) -> dict[str, Tensor]:
         """One step of the optimizer on columns [T, n, ...]."""

@@ -129,3 +129,4 @@ _NAMED: dict[str, Callable[[BonusSettings], Bonus]] = {
     "e3b_plus_agac": lambda s: _plus(_e3b(s), _adversary(s), s.weight),
 }
 BONUSES = tuple(_NAMED)
+COUNTING = tuple(name for name in BONUSES if name.endswith("_count") or name in ("noveld", "ride", "agac"))

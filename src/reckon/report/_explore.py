@@ -109,7 +109,8 @@ def _result(folder: Folder) -> Html:
         ("Frames a second", count(frames / parts) if parts else "–"),
         *((f"Time: {name}", share(seconds / parts)) for name, (seconds, _) in spent.parts.items() if parts),
     ]
-    what = [(name, _said(folder.recipe.get(key))) for name, key in _WHAT]
+    counts = folder.recipe.get("key") is not None
+    what = [(name, _said(folder.recipe.get(key))) for name, key in _WHAT if key != "key" or counts]
     tables = (table("What it took.", [], rows, class_="pairs"), table("What was run.", [], what, class_="pairs"))
     return join([tag("p", *words, class_="lead"), tag("div", *tables, class_="pair")])
 

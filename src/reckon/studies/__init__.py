@@ -2,7 +2,7 @@
 
 from reckon.studies._claims import ByArm, Claim, Effect, Found, Judged, judge, less
 from reckon.studies._run import STUDIES, load_study, run_study
-from reckon.studies._study import Measured, Row, Settings, Study
+from reckon.studies._study import Measured, Pool, Row, Settings, Study
 
 __all__ = [
     "STUDIES",
@@ -12,6 +12,7 @@ __all__ = [
     "Found",
     "Judged",
     "Measured",
+    "Pool",
     "Row",
     "Settings",
     "Study",

@@ -71,6 +71,18 @@ def markdown(results: Mapping[str, Json], plot: str | None) -> str:
         here = f"{_plain(row['here']['mean'])} ± {_plain(row['here']['error'])}" if row["here"]["seeds"] else "not run"
         cells = (row["arm"], row["says"], row["paper"] or "–", row["pilot"] or "–", here, str(row["here"]["seeds"]))
         lines.append(f"| {' | '.join(cells)} |")
+    if known["pools"]:
+        lines += [
+            "",
+            "## Interquartile means",
+            "",
+            "| pooled | measured | mean of the middle half | 95% interval | runs |",
+        ]
+        lines.append("|---|---|---|---|---|")
+        for pool in known["pools"]:
+            bounds = f"{_plain(pool['low'])} to {_plain(pool['high'])}"
+            cells = (pool["says"], pool["metric"], _plain(pool["mean"]), bounds, str(pool["runs"]))
+            lines.append(f"| {' | '.join(cells)} |")
     if plot is not None:
         lines += ["", f"![Curves of every arm, mean and standard error over seeds]({plot})"]
     if known["notes"]:

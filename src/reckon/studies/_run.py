@@ -23,8 +23,8 @@ from reckon.errors import InputError, MissingError, RunError
 from reckon.files import write_file
 from reckon.studies._claims import ByArm, Judged, judge
 from reckon.studies._report import draw, markdown, mean_and_error
-from reckon.studies._study import Measured, Settings, Study, slug
-from reckon.types import Json
+from reckon.studies._study import Measured, Pool, Settings, Study, slug
+from reckon.types import Json, Rng
 
 STUDIES: Mapping[str, str] = {
     "cooper": "A judge hacked, and one that learns from what a rule is sure of, on a table of six actions",
@@ -32,6 +32,8 @@ STUDIES: Mapping[str, str] = {
     "cooper-transformer": "The same hack as text: a rule, a judge that stays as it is, and one that learns on",
     "domain-sampling": "Which domain to draw from next, on a bandit of eight domains, counted in rollouts",
     "domain-sampling-transformer": "The same by a transformer, on questions about rules, and one step further",
+    "exploration-bonuses": "Counts of what is new, in the run, in the episode and their product, on mazes that differ",
+    "exploration-bonuses-learned": "The same by networks: random distillation, elliptical bonuses, product and sum",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "implicit-prm-transformer": "The same as text, by a transformer of two layers, beside outcome and step models",
     "novelty-transformer": "Bonuses for new answers, in the group and in the run, on a transformer sure of wrong ones",
@@ -213,9 +215,24 @@ def _results(
         "settings": {cell.arm: dict(cell.settings) for cell in plan},
         "claims": cast("list[Json]", claims),
         "rows": rows,
+        "pools": [_pool(pool, seeds, done) for pool in study.pools],
         "not run": [f"{cell.arm}, seed {cell.seed}" for cell in plan if (cell.arm, cell.seed) not in done],
         "notes": list(study.notes),
     }
+
+
+def _pool(pool: Pool, seeds: Sequence[int], done: Mapping[tuple[str, int], Measured]) -> Json:
+    """The interquartile mean of all runs of its arms; null where an arm has none that gave a number."""
+    from reckon.evaluate import pooled
+
+    runs = [[done[arm, seed].metrics[pool.metric] for seed in seeds if (arm, seed) in done] for arm in pool.arms]
+    known = [[value for value in task if math.isfinite(value)] for task in runs]
+    found: dict[str, Json] = {"says": pool.says, "metric": pool.metric, "arms": list(pool.arms)}
+    if not all(known):
+        return found | {"mean": None, "low": None, "high": None, "runs": sum(map(len, known))}
+    told = pooled(known, Rng(("study", pool.says)))
+    bounds = {name: _number(value) for name, value in (("mean", told.value), ("low", told.low), ("high", told.high))}
+    return found | bounds | {"runs": sum(map(len, known))}
 
 
 def _claim(judged: Judged) -> dict[str, Json]:

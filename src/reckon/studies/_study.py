@@ -33,6 +33,15 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pool:
+    """Arms that are one method on several tasks: their runs become an interquartile mean with a 95% interval."""
+
+    says: str  # "episodic, on all maps"
+    arms: tuple[str, ...]
+    metric: str  # in units that mean the same in every arm
+
+
+@dataclass(frozen=True, kw_only=True)
 class Study:
     """A paper's experiment: arms by seeds, and what must come out.
 
@@ -49,6 +58,7 @@ class Study:
     cell: Callable[[Settings, int], Measured]
     claims: tuple[Claim, ...]
     rows: tuple[Row, ...]
+    pools: tuple[Pool, ...] = ()
     axis: str = "step"  # the curve that the others are drawn over
     notes: tuple[str, ...] = ()  # what a reader of the verdicts must know
 
@@ -58,6 +68,9 @@ class Study:
             raise ValueError(
                 f"study {self.name}: arms need names that differ in letters and digits, and seeds must be 2 or more"
             )
+        for pool in self.pools:
+            if not pool.arms or set(pool.arms) - set(self.arms):
+                raise ValueError(f"study {self.name}: {pool.says!r} pools {list(pool.arms)}, which must be arms")
         for row in self.rows:
             if row.arm not in self.arms:
                 raise ValueError(f"study {self.name}: the table has a row for {row.arm!r}, which is no arm")
