@@ -154,8 +154,8 @@ def test_a_weighted_vote_has_a_scale_for_each_signal(home, capsys):
         found = told(capsys, "best-of-n", "votes.jsonl", "--n=3", *(f"--scale={scale}" for scale in scales))
         return {c["signal"]: (c["scale"], *c["accuracy"]) for c in found["curves"] if c["way"] == "weighted vote"}
 
-    assert votes() == {"p": (1, 0), "raw": (1, 0)}  # raw: 2 * 0.88 > 0.998
-    assert votes("p=none") == {"p": (None, 1), "raw": (1, 0)}
+    assert votes() == {"p": (None, 1), "raw": (1, 0)}  # raw: 2 * 0.88 > 0.998
+    assert votes("p=1") == {"p": (1, 0), "raw": (1, 0)}
     assert votes("p=none", "0.001") == {"p": (None, 1), "raw": (0.001, 0)}
     assert votes("0.5", "raw=0.01") == {"p": (0.5, 0), "raw": (0.01, 0)}
 

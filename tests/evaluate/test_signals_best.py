@@ -98,6 +98,7 @@ def test_given_subsets_and_weights_by_hand():
     assert vote_of_subsets(answers, right, subsets, np.array([1.0, 2.0, 2.0])) == 0.25
     # Alone with a weight of 0, a still wins: b and c, which nobody here gave, do not tie with it.
     assert vote_of_subsets(answers, right, np.array([[0]]), np.zeros(3)) == 1
+    assert vote_of_n(answers, right, 2, RNG, np.array([1.0, 2.0, 2.0])) == pytest.approx((0 + 1 + 0.5) / 3)
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=1, max_size=7), st.data())
@@ -108,7 +109,7 @@ def test_majority_equals_counting_all_subsets(answers, data):
 
 
 def test_drawn_subsets_come_close_to_all_of_them():
-    """C(16, 8) = 12,870 subsets are too many to count each time; 400 of them are off by about 0.5 / sqrt(400)."""
+    """C(16, 8) = 12,870 subsets are too many to count each time; 256 of them are off by 0.5 / sqrt(256) at most."""
     answers = ["a"] * 6 + ["b"] * 5 + ["c"] * 3 + [None] * 2
     right = np.array([float(answer == "a") for answer in answers])
     assert vote_of_n(answers, right, 8, RNG) == pytest.approx(voted_by_hand(answers, right, 8), abs=0.08)

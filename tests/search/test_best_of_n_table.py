@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from reckon.errors import InputError
+from reckon.evaluate import vote_of_n
 from reckon.search import best_of_n_table, table_sizes
+from reckon.types import Rng
 
 NAN = math.nan
 # Problem 7: right answers a at places 0 and 2; problem 3: a single right answer of three, one outcome unknown.
@@ -89,6 +91,36 @@ def test_costs_scales_and_what_has_no_score():
     assert table.to_json()["curves"][0]["error"][1] is None  # one problem has no standard error
 
 
+def test_probabilities_vote_as_they_are_and_rank_as_they_are():
+    """b (right) weighs .7 against a's .3 + .3, under a sigmoid .67 against 1.15; the best score is b's either way."""
+    rows = {"group": [0, 0, 0], "outcome": [0, 0, 1], "answers": ["a", "a", "b"], "n": [3]}
+    chances = [0.3, 0.3, 0.7]
+    table = best_of_n_table(**rows, scores={"p": chances, "raw": np.log([3 / 7, 3 / 7, 7 / 3])})
+    voted = curve(table, "weighted vote", "p")
+    assert (voted.name, voted.scale, voted.accuracy) == ("weighted vote: p, scale none", None, (1.0,))
+    # The same chances as logits: their sigmoid is the chance.
+    assert (curve(table, "weighted vote", "raw").scale, curve(table, "weighted vote", "raw").accuracy) == (1, (1.0,))
+    squeezed = best_of_n_table(**rows, scores={"p": chances}, scale=1.0)
+    assert curve(squeezed, "weighted vote", "p").accuracy == (0.0,)
+    for found in (table, squeezed):
+        assert curve(found, "best of N", "p").accuracy == (1.0,)
+        assert curve(found, "best of N", "p").scale is None
+
+
+def test_its_votes_are_those_of_the_signal_bench():
+    """Of C(12, 6) = 924 subsets 256 are drawn, in the bench and here by one function under one name."""
+    random = np.random.default_rng(1)
+    group, answers = np.repeat([3, 8], 12), random.choice(list("abc"), 24).tolist()
+    outcome = np.array([float(answer == "a") for answer in answers])
+    table = best_of_n_table(group, outcome, answers, {}, n=[6], seed=5)
+    voted = [
+        vote_of_n(answers[place : place + 12], outcome[place : place + 12], 6, Rng((5, "signals", "vote", 6, number)))
+        for place, number in ((0, 3), (12, 8))
+    ]
+    assert voted[0] != voted[1]
+    assert curve(table, "majority vote").accuracy == (np.mean(voted),)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -101,7 +133,7 @@ def test_costs_scales_and_what_has_no_score():
         ({"scale": {"god": 1.0}}, "`scale` names"),
         ({"scored": {"god": [1] * 8}}, "`scored` names"),
         ({"generated": [1]}, "`generated` is of shape"),
-        ({"scale": None}, "Give a scale"),
+        ({"scale": {"good": None}}, "Give a scale"),
     ],
 )
 def test_input_that_does_not_fit(change, message):

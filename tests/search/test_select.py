@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reckon.errors import InputError
 from reckon.evaluate import majority_vote, pass_at_k
-from reckon.search import best_of_n, expected_best_of_n, expected_vote, vote, vote_weights
+from reckon.search import best_of_n, expected_best_of_n, expected_vote, vote, vote_scale, vote_weights
 from reckon.types import Rng
 
 NAN = math.nan
@@ -109,6 +109,23 @@ def test_weights_of_probabilities_unknowns_and_the_far_ends():
     for scale in (0.0, -1.0, math.inf):
         with pytest.raises(InputError, match="it must be above 0"):
             vote_weights([0.5], scale)
+
+
+def test_what_lies_between_0_and_1_votes_as_it_is():
+    """A, A, B by chances .3, .3, .7: .6 against .7 elects B; their sigmoids, .574, .574 and .668, would elect A."""
+    answers, chances = ["A", "A", "B"], [0.3, 0.3, 0.7]
+    assert vote(answers, vote_weights(chances, vote_scale(chances))) == "B"
+    assert vote(answers, vote_weights(chances, 1.0)) == "A"
+    for shares in ([0.0, 1.0], [0.5, NAN], [NAN], []):
+        assert vote_scale(shares) is None
+    for raw in ([0.5, 1.01], [-0.01, 0.5], [math.inf, 0.5]):
+        assert vote_scale(raw) == 1
+
+
+def test_weights_that_are_all_0_are_equal():
+    assert vote(["b", "a", "a", None], [0, 0, 0, 1]) == "a"
+    # Of the pairs ab, ab, aa of a, a, b, all of no weight, the first two tie and a (right) has the third.
+    assert expected_vote(["a", "a", "b"], [1, 1, 0], 2, RNG, [0, 0, 0]) == pytest.approx((1 / 2 + 1 / 2 + 1) / 3)
 
 
 def test_votes_and_their_ties():

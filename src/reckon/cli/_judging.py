@@ -183,7 +183,7 @@ def best_of_n(
     n: Annotated[str | None, typer.Option("--n", metavar="1,4,16", help="Samples to choose from; powers of 2.")] = None,
     scale: Annotated[
         list[str] | None,
-        typer.Option(metavar="[NAME=]NUMBER", help="A vote weighs sigmoid(scale * score), or with none the score."),
+        typer.Option(metavar="[NAME=]NUMBER", help="Of weighted votes: sigmoid(scale * score), or none: the score."),
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -196,7 +196,7 @@ def best_of_n(
         sizes = None if n is None else [int(size) for size in n.split(",")]
     except ValueError:
         raise InputError(f"--n is {n!r}, but must be whole numbers with commas between: 1,4,16.") from None
-    scales: dict[str, float | None] = {"": 1.0, **dict(map(_scale, scale or []))}
+    scales = dict(map(_scale, scale or []))
     responses, checker = _read(source, split, task, task_settings)
     table_sizes(responses.group, responses.right, sizes)  # refused before a judge is opened
     opened = open_judges(judges or [], checker)
@@ -210,7 +210,12 @@ def best_of_n(
         responses.right,
         responses.parsed,
         {name: signal.values for name, signal in responses.streams.items()},
-        scale={name: scales.get(name, scales.get(name.split("/")[0], scales[""])) for name in responses.streams},
+        scale={
+            name: scales[key]
+            for name in responses.streams
+            # The signal's own, its judge's, or that of all.
+            if (key := next((key for key in (name, name.split("/")[0], "") if key in scales), None)) is not None
+        },
         n=sizes,
         generated=None if responses.tokens is None else responses.lengths,
         scored={name: [signal.read / count] * count for name, signal in known.items()},

@@ -219,10 +219,14 @@ class _Setting:
             for k in ks:
                 votes.append(
                     [
+                        # Named as those of `best_of_n_table`, so that both say the same of one file.
                         vote_of_n(
-                            [responses.parsed[i] for i in part.tolist()], right[part], k, rng.child("vote", k, place)
+                            [responses.parsed[i] for i in part.tolist()],
+                            right[part],
+                            k,
+                            rng.child("vote", k, int(group[part[0]])),
                         )
-                        for place, part in enumerate(rows)
+                        for part in rows
                     ]
                 )
         return cls(

@@ -11,7 +11,7 @@ import numpy as np
 from reckon.errors import InputError
 from reckon.types import Rng
 
-SUBSETS = 400  # of each prompt for the majority vote; where there are no more than that, all of them
+SUBSETS = 256  # of each prompt for a vote; where there are no more than that, all of them
 
 
 def best_of_n(scores: np.ndarray, right: np.ndarray, k: int) -> float:
@@ -43,17 +43,26 @@ def best_of_n(scores: np.ndarray, right: np.ndarray, k: int) -> float:
     return float(sum(s * ((a - b) / ways[0]) for s, a, b in zip(share.tolist(), ways, ways[1:], strict=False)))
 
 
-def vote_of_n(answers: Sequence[Hashable | None], right: np.ndarray, k: int, rng: Rng) -> float:
-    """Chance that the majority vote of k samples is right, averaged over k-subsets of the n samples.
+def vote_of_n(
+    answers: Sequence[Hashable | None],
+    right: np.ndarray,
+    k: int,
+    rng: Rng,
+    weights: np.ndarray | None = None,
+    draws: int = SUBSETS,
+) -> float:
+    """Chance that the vote of k samples is right, averaged over k-subsets of the n samples.
 
-    Over all of them where they are few, else over 400 drawn at random, which leaves the estimate without bias. Ties are
-    broken by lot (Wang et al. 2022, arXiv:2203.11171, leave them open).
+    Over all of them where they are at most `draws`, else over so many drawn at random, which leaves the estimate
+    without bias. Ties are broken by lot (Wang et al. 2022, arXiv:2203.11171, leave them open).
 
     Args:
         answers: n answers; None votes for nothing. Where nobody votes, the vote is wrong.
-        right: [n] float64, 1 or 0, all known; an answer is as right as its samples are on average.
+        right: [n] float64, 1 or 0, all known; an answer is as right as the subset's samples of it are on average.
         k: in [1, n].
-        rng: for the subsets.
+        rng: for the subsets. Votes of one rng are of the same subsets, whatever their weights.
+        weights: [n] float64, at least 0, what a sample's vote counts; None = all 1, the majority vote.
+        draws: subsets at most, 1 or more.
 
     Raises:
         InputError: k is outside its range.
@@ -61,13 +70,12 @@ def vote_of_n(answers: Sequence[Hashable | None], right: np.ndarray, k: int, rng
     n = len(answers)
     if not 1 <= k <= n:
         raise InputError(f"vote_of_n: k = {k} cannot be estimated from n = {n} samples; draw at least k of them.")
-    if math.comb(n, k) <= SUBSETS:
+    if math.comb(n, k) <= draws:
         subsets = np.array(list(itertools.combinations(range(n), k)))
     else:
-        subsets = np.argsort(rng.numpy().random((SUBSETS, n)), axis=1)[:, :k]
-    # Where only numbers of votes decide, this is the mean over subsets too, with less noise.
-    shares = {name: right[[answer == name for answer in answers]].mean() for name in dict.fromkeys(answers)}
-    return vote_of_subsets(answers, np.array([shares[answer] for answer in answers]), subsets)
+        random = rng.numpy()
+        subsets = np.stack([random.permutation(n)[:k] for _ in range(draws)])
+    return vote_of_subsets(answers, right, subsets, weights)
 
 
 def vote_of_subsets(
@@ -79,7 +87,8 @@ def vote_of_subsets(
         answers: n answers; None votes for nothing. Where nobody votes, the vote is wrong.
         right: [n] float64, all known; an answer is as right as the subset's samples of it are on average.
         subsets: [S, k] int64, places of samples.
-        weights: [n] float64, at least 0, what a sample's vote counts; None = all 1.
+        weights: [n] float64, at least 0, what a sample's vote counts; None = all 1. Where no vote of a subset counts
+            anything, they count alike.
     """
     names = list(dict.fromkeys(answer for answer in answers if answer is not None))
     if not names:
@@ -89,7 +98,7 @@ def vote_of_subsets(
     np.put_along_axis(chosen, subsets, 1.0, axis=1)
     count = chosen @ given  # [S, A]
     total = count if weights is None else chosen @ (weights[:, None] * given)
-    total = np.where(count > 0, total, -np.inf)  # who has no vote does not tie with votes of no weight
+    total = np.where(total.max(axis=1, keepdims=True) > 0, total, count)
     winners = (count > 0) & np.isclose(total, total.max(axis=1, keepdims=True), rtol=1e-9, atol=0)
     share = chosen @ (right[:, None] * given) / np.maximum(count, 1)
     return float(((winners * share).sum(axis=1) / np.maximum(winners.sum(axis=1), 1)).mean())

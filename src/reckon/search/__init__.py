@@ -6,6 +6,7 @@ from reckon.search._select import (
     expected_best_of_n,
     expected_vote,
     vote,
+    vote_scale,
     vote_weights,
 )
 from reckon.search._table import BestOfN, Curve, best_of_n_table, table_sizes
@@ -25,5 +26,6 @@ __all__ = [
     "expected_vote",
     "table_sizes",
     "vote",
+    "vote_scale",
     "vote_weights",
 ]

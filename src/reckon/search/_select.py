@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
@@ -59,11 +58,28 @@ def expected_best_of_n(scores: ArrayLike, right: ArrayLike, n: int) -> float:
     return evaluate.best_of_n(values, truth, n)
 
 
+def vote_scale(scores: ArrayLike) -> float | None:
+    """The scale a weighted vote takes where nobody has chosen one.
+
+    None for scores that all lie in [0, 1]: a probability, a share or a verdict is a weight as it is, as explicit
+    process reward models vote in Yuan et al. 2024, arXiv:2412.01981; a sigmoid around it would leave every vote between
+    0.5 and 0.73. Else 1, for which a logit weighs its probability. The scale that suits a log-ratio is not known
+    beforehand: choose one on held-out responses.
+
+    Args:
+        scores: [N] float; NaN (unknown) says nothing.
+    """
+    known = np.asarray(scores, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return None if bool(((known >= 0) & (known <= 1)).all()) else 1.0
+
+
 def vote_weights(scores: ArrayLike, scale: float | None) -> Floats:
     """What each response's vote weighs: sigmoid(scale * score), or its score itself where that is a probability.
 
-    With a small scale all weights are nearly a half, and the vote a majority's with a slight tilt; say the scale beside
-    every number (Yuan et al. 2024, arXiv:2412.01981; their code takes 0.001 on raw log-ratios).
+    For votes alone: the best of N ranks by the score as it is. With a small scale all weights are nearly a half, and
+    the vote a majority's with a slight tilt; say the scale beside every number (Yuan et al. 2024, arXiv:2412.01981;
+    their code takes 0.001 on raw log-ratios).
 
     Args:
         scores: [N] float; NaN (unknown) weighs nothing.
@@ -87,6 +103,8 @@ def vote_weights(scores: ArrayLike, scale: float | None) -> Floats:
 def vote(answers: Sequence[str | None], weights: ArrayLike | None = None) -> str | None:
     """The answer with the largest sum of weights, ties to the one seen first; with equal weights the majority's.
 
+    Weights that are all 0 are equal too.
+
     Args:
         answers: [N], normalized; None = no answer could be read, which votes for nothing.
         weights: [N] float, at least 0; None = all 1.
@@ -100,10 +118,11 @@ def vote(answers: Sequence[str | None], weights: ArrayLike | None = None) -> str
     heavy = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(heavy) != len(answers) or not bool((heavy >= 0).all()):
         raise InputError(f"vote: {len(answers)} answers need as many weights, each at least 0, not {len(heavy)}.")
+    given = [(answer, weight) for answer, weight in zip(answers, heavy.tolist(), strict=True) if answer is not None]
+    silent = not any(weight for _, weight in given)
     totals: dict[str, float] = {}
-    for answer, weight in zip(answers, heavy.tolist(), strict=True):
-        if answer is not None:
-            totals[answer] = totals.get(answer, 0.0) + weight
+    for answer, weight in given:
+        totals[answer] = totals.get(answer, 0.0) + (1.0 if silent else weight)
     return max(totals, key=totals.__getitem__) if totals else None
 
 
@@ -117,7 +136,8 @@ def expected_vote(
 ) -> float:
     """How often a vote of n responses is right, over n-subsets of the M that were drawn.
 
-    All subsets if they are `draws` or fewer, else so many drawn at random: unbiased either way.
+    All subsets if they are `draws` or fewer, else so many drawn at random: unbiased either way
+    (`reckon.evaluate.vote_of_n`, so that the signal bench says the same).
 
     Args:
         answers: [M]; see `vote`.
@@ -136,15 +156,7 @@ def expected_vote(
     if len(truth) != m or not 1 <= n <= m:
         raise InputError(f"vote: n = {n} of {m} answers and {len(truth)} outcomes; give 1 <= n <= as many of both.")
     heavy = None if weights is None else np.asarray(weights, dtype=np.float64)
-    return evaluate.vote_of_subsets(answers, truth, _subsets(m, n, draws, rng), heavy)
-
-
-def _subsets(m: int, n: int, draws: int, rng: Rng) -> NDArray[np.int64]:
-    """[S, n]: subsets of n among m places."""
-    if math.comb(m, n) <= draws:
-        return np.array(list(itertools.combinations(range(m), n)))
-    random = rng.numpy()
-    return np.stack([random.permutation(m)[:n] for _ in range(draws)])
+    return evaluate.vote_of_n(answers, truth, n, rng, heavy, draws)
 
 
 def _ranked(scores: ArrayLike) -> Floats:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reckon.errors import InputError
-from reckon.search._select import expected_best_of_n, expected_vote, vote_weights
+from reckon.search._select import expected_best_of_n, expected_vote, vote_scale, vote_weights
 from reckon.types import Json, Rng
 
 
@@ -20,7 +20,7 @@ class Curve:
 
     way: str  # "pass@1", "majority vote", "weighted vote", "best of N" or "oracle"
     signal: str | None  # the score that chooses; None for ways without one
-    scale: float | None  # of the weighted vote; None elsewhere, and where scores are probabilities
+    scale: float | None  # of the weighted vote; None where a vote weighs the score itself, and for all other ways
     accuracy: tuple[float, ...]  # means over problems
     error: tuple[float, ...]  # standard errors of the means; NaN for a single problem
     gain: tuple[float, ...]  # accuracy less that of pass@1 on the same problems
@@ -30,8 +30,10 @@ class Curve:
     @property
     def name(self) -> str:
         """The way, and what chooses."""
-        scale = f", scale {self.scale:g}" if self.way == "weighted vote" and self.scale is not None else ""
-        return self.way if self.signal is None else f"{self.way}: {self.signal}{scale}"
+        if self.signal is None:
+            return self.way
+        scale = "none" if self.scale is None else f"{self.scale:g}"
+        return f"{self.way}: {self.signal}" + (f", scale {scale}" if self.way == "weighted vote" else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,7 @@ def best_of_n_table(
     answers: Sequence[str | None],
     scores: Mapping[str, ArrayLike],
     *,
-    scale: Mapping[str, float | None] | float = 1.0,
+    scale: Mapping[str, float | None] | float | None = None,
     n: Sequence[int] | None = None,
     generated: ArrayLike | None = None,
     scored: Mapping[str, ArrayLike] | None = None,
@@ -116,8 +118,8 @@ def best_of_n_table(
         outcome: [R] float in [0, 1]; NaN = unknown.
         answers: [R], normalized; None = none could be read.
         scores: by signal [R] float; NaN = unknown, which is chosen last and votes for nothing.
-        scale: of the weighted vote (see `vote_weights`), for all signals or by name; None = its scores are
-            probabilities; a signal that is not named has 1.
+        scale: of the weighted vote alone (see `vote_weights`), for all signals or by name, where None = its scores are
+            probabilities. Left out, or for a signal that is not named: see `vote_scale`.
         n: ascending; left out, the powers of two up to the largest group, and that group's size.
         generated: [R] int, tokens of each response.
         scored: by signal [R] int, tokens it read to score each response.
@@ -130,16 +132,19 @@ def best_of_n_table(
     """
     rows = _Responses(group, outcome, answers, scores)
     sizes = _sizes(n, rows)
-    scales = dict(scale) if isinstance(scale, Mapping) else dict.fromkeys(scores, scale)
-    for what, names in (("scale", scales), ("scored", scored or {})):
+    given: dict[str, float | None] = {}
+    if scale is not None:
+        given |= scale if isinstance(scale, Mapping) else dict.fromkeys(scores, scale)
+    for what, names in (("scale", given), ("scored", scored or {})):
         if stray := sorted(set(names) - set(scores)):
             raise InputError(f"best of N: `{what}` names {stray}, but the signals are {sorted(scores)}.")
-    weights = {name: vote_weights(values, scales.get(name, 1.0)) for name, values in rows.scores.items()}
+    scales = {name: vote_scale(values) for name, values in rows.scores.items()} | given
+    weights = {name: vote_weights(values, scales[name]) for name, values in rows.scores.items()}
     measured: dict[tuple[str, str | None], NDArray[np.float64]] = {}
     plain: list[tuple[str, str | None]] = [("pass@1", None), ("majority vote", None)]
     chosen = [(way, name) for way in ("weighted vote", "best of N") for name in scores]
     for key in [*plain, *chosen, ("oracle", None)]:
-        measured[key] = rows.measure(key, sizes, weights, Rng((seed, "best of N")), draws)
+        measured[key] = rows.measure(key, sizes, weights, Rng((seed, "signals", "vote")), draws)
     base = measured["pass@1", None]
     curves = []
     for (way, name), values in measured.items():
@@ -150,7 +155,7 @@ def best_of_n_table(
             Curve(
                 way=way,
                 signal=name,
-                scale=scales.get(name, 1.0) if way == "weighted vote" and name is not None else None,
+                scale=scales[name] if way == "weighted vote" and name is not None else None,
                 accuracy=mean,
                 error=error,
                 gain=gain,
@@ -206,8 +211,8 @@ class _Responses:
         self.outcome = truth[self.known]
         self.answers = [answer for answer, known in zip(answers, self.known, strict=True) if known]
         self.scores = {name: values[self.known] for name, values in columns.items()}
-        _, place = np.unique(groups[self.known], return_inverse=True)
-        self.problems = [np.flatnonzero(place == g) for g in range(place.max() + 1)]
+        self.numbers, place = np.unique(groups[self.known], return_inverse=True)
+        self.problems = [np.flatnonzero(place == g) for g in range(len(self.numbers))]
 
     def measure(
         self,
@@ -234,7 +239,8 @@ class _Responses:
                     found[g, i] = expected_best_of_n(self.scores[name][rows], right, n)
                 else:
                     heavy = None if name is None else weights[name][rows]
-                    found[g, i] = expected_vote(answers, right, n, rng.child(g, n), heavy, draws)
+                    subsets = rng.child(n, int(self.numbers[g]))  # named as the signal bench does: one number of a file
+                    found[g, i] = expected_vote(answers, right, n, subsets, heavy, draws)
         return found
 
     def mean_of(self, tokens: ArrayLike, name: str) -> float:
