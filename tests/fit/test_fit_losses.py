@@ -420,6 +420,7 @@ def test_a_cache_knows_rows_by_their_tokens(make, unpaired):
         (lambda: Preference(smoothing=0.5), "`smoothing` is 0.5"),
         (lambda: Preference(kind="ipo", smoothing=0.1), "the loss 'ipo' has none"),
         (lambda: Preference(gamma=0.1), "`gamma` is set, but the loss 'dpo' has none"),
+        (lambda: Preference(kind="simpo", gamma=-0.1), "`gamma` is -0.1"),
         (lambda: BradleyTerry(center=-1), "`center` is -1"),
     ],
 )

@@ -31,6 +31,10 @@ def test_learning_rates(settings, rates):
         (lambda: Sampling(top_p=1.5), "top_p"),
         (lambda: Sampling(min_p=-0.1), "min_p"),
         (lambda: Optimization(lr=-1), "optimizer.lr"),
+        (lambda: Optimization(lr=float("inf")), "optimizer.lr"),
+        (lambda: Optimization(beta1=1.0), "optimizer.beta1"),
+        (lambda: Optimization(beta2=-0.1), "optimizer.beta2"),
+        (lambda: Optimization(weight_decay=-0.1), "optimizer.weight_decay"),
         (lambda: Optimization(epochs=0), "optimizer.epochs"),
         (lambda: Optimization(minibatches=0), "optimizer.minibatches"),
         (lambda: Optimization(clip=0.0), "optimizer.clip"),
@@ -39,6 +43,7 @@ def test_learning_rates(settings, rates):
             r"`optimizer.total` is None, but must be given for schedule 'cosine'",
         ),
         (lambda: Lora(rank=0), "lora.rank"),
+        (lambda: Lora(alpha=0), "lora.alpha"),
     ],
 )
 def test_settings_that_cannot_be(build, match):

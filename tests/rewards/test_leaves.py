@@ -17,7 +17,7 @@ def test_verifier_hands_the_verdict_on_and_keeps_the_unknown_unknown(make_batch,
     assert math.isnan(values(Verifier(), batch)[3])
 
 
-@pytest.mark.parametrize(("right", "wrong"), [(0.0, 1.0), (1.0, 1.0)])
+@pytest.mark.parametrize(("right", "wrong"), [(0.0, 1.0), (1.0, 1.0), (math.inf, 0.0), (1.0, -math.inf), (NAN, 0.0)])
 def test_verifier_refuses_a_scale_upside_down_or_of_one_value(right, wrong):
     with pytest.raises(InputError, match=rf"`right` \({right}\) must be larger than `wrong` \({wrong}\)"):
         Verifier(right=right, wrong=wrong)
@@ -142,6 +142,9 @@ def test_the_coefficient_is_saved_and_scoring_leaves_it_alone(make_batch):
     assert one[0, 0] == pytest.approx(-3 * 0.05 * 1.1)
     with pytest.raises(InputError, match="adaptive_kl_reward: the saved state must hold the coefficient"):
         fresh.parts["kl"].load_state_dict({"coef": "0.1"})
+    whole = adaptive([[3.0]], target=1.0, coef=1)  # a whole number, saved before the first step
+    whole.load_state_dict(whole.state_dict())
+    assert whole.state_dict() == {"coef": 1.0}
 
 
 @pytest.mark.parametrize(

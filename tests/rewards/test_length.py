@@ -124,6 +124,12 @@ def test_cosine_length_by_verdict(make_batch, values):
     assert values(ends, batch)[:3] == pytest.approx([2, -3, 1])
 
 
+@pytest.mark.parametrize("name", ["right_short", "right_long", "wrong_short", "wrong_long"])
+def test_cosine_length_refuses_what_is_not_finite(name):
+    with pytest.raises(InputError, match=f"`{name}` is nan; it must be finite"):
+        CosineLength(l_max=8, **{name: NAN})
+
+
 def test_a_positive_factor_on_the_format_leaves_standardized_advantages_alone(make_batch, values):
     batch = make_batch(["[5]", "no", "[5]", "no"])
     small, large = (

@@ -88,7 +88,13 @@ def test_repetition_penalty_of_tokens_leaves_padding_out(make_batch, values):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"), [({"n": 0}, "`n` is 0"), ({"max_penalty": 0.1}, "0 or below"), ({"unit": "x"}, "'x'")]
+    ("settings", "message"),
+    [
+        ({"n": 0}, "`n` is 0"),
+        ({"max_penalty": 0.1}, "0 or below"),
+        ({"max_penalty": float("nan")}, "`max_penalty` is nan"),
+        ({"unit": "x"}, "'x'"),
+    ],
 )
 def test_repetition_penalty_refuses(settings, message):
     with pytest.raises(InputError, match=message):
@@ -105,6 +111,13 @@ def test_keyword_reward(make_batch, values):
 def test_keyword_reward_refuses(settings, message):
     with pytest.raises(InputError, match=message):
         KeywordReward(**settings)
+
+
+@pytest.mark.parametrize("kind", [ThinkFormat, StrictLayout, KeywordReward])
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_refused(kind, weight):
+    with pytest.raises(InputError, match=f"`weight` is {weight}; it must be finite"):
+        kind(weight=weight)
 
 
 def test_containment_needs_a_reference(make_batch, values):

@@ -190,9 +190,10 @@ def test_gate_refuses_what_is_not_one_reward_a_response(make_batch, then, messag
         Gate(condition=Fixed(c=[1.0]), then=then).score(make_batch(["x"]))
 
 
-def test_gate_refuses_another_word():
-    with pytest.raises(InputError, match="must be a number or capped"):
-        Gate(condition=Verifier(), then=Verifier(), otherwise="zero")
+@pytest.mark.parametrize("otherwise", ["zero", NAN, float("inf")])
+def test_gate_refuses_another_word_and_what_is_not_finite(otherwise):
+    with pytest.raises(InputError, match=f"`otherwise` is {otherwise!r}; it must be a finite number or capped"):
+        Gate(condition=Verifier(), then=Verifier(), otherwise=otherwise)
 
 
 def test_as_reward_takes_whatever_a_user_has(make_batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, TypeVar
@@ -154,8 +155,10 @@ class KTO:
     def __post_init__(self) -> None:
         check_beta(self, self.beta)
         for name in ("desirable", "undesirable"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"KTO: `{name}` is {getattr(self, name)}, but a weight must be at least 0. Raise it.")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(
+                    f"KTO: `{name}` is {getattr(self, name)}, but a weight must be at least 0, and finite."
+                )
 
     def check(self, model: LanguageModel, rows: Sequence[Example]) -> None:
         """Raises InputError if some prompt and another one's response do not fit the context together."""
@@ -242,6 +245,8 @@ class Preference:
                 raise InputError(f"Preference: `{name}` is set, but the loss {self.kind!r} has none. Leave it out.")
         if self.kind == "simpo" and self.reference is not None:
             raise InputError("Preference: simpo takes no reference. Leave it out, or choose another loss.")
+        if not 0 <= self.gamma < math.inf:
+            raise InputError(f"Preference: `gamma` is {self.gamma}, but a margin must be at least 0, and finite.")
 
     def prepare(self, model: LanguageModel, rows: Sequence[Example]) -> tuple[Sequences, Columns]:
         """Rows of chosen and rejected in turn, reference log-probs and each pair's share."""

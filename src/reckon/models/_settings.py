@@ -61,9 +61,12 @@ class Optimization:
 
     def __post_init__(self) -> None:
         for name, fits, must in (
-            ("lr", self.lr >= 0, "at least 0"),
+            ("lr", 0 <= self.lr < math.inf, "at least 0, and finite"),
             ("warmup", self.warmup >= 0, "at least 0"),
             ("clip", self.clip is None or self.clip > 0, "above 0"),
+            ("beta1", 0 <= self.beta1 < 1, "in [0, 1)"),
+            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "at least 0, and finite"),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("minibatches", self.minibatches >= 1, "at least 1"),
             ("total", self.total is not None or self.schedule == "constant", f"given for schedule {self.schedule!r}"),
@@ -92,6 +95,8 @@ class Lora:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise InputError(f"`lora.rank` is {self.rank}, but must be at least 1.")
+        if self.alpha < 1:
+            raise InputError(f"`lora.alpha` is {self.alpha}, but must be at least 1, or the adapters say nothing.")
 
 
 def check_sync(every: int | None, alpha: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,8 +29,10 @@ class Verifier:
     wrong: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.right > self.wrong:
-            raise InputError(f"verifier: `right` ({self.right}) must be larger than `wrong` ({self.wrong}).")
+        if not math.inf > self.right > self.wrong > -math.inf:
+            raise InputError(
+                f"verifier: `right` ({self.right}) must be larger than `wrong` ({self.wrong}), and both finite."
+            )
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N]."""
@@ -87,7 +90,7 @@ class AdaptiveKLReward:
                 )
         if self.horizon < 1:
             raise InputError(f"adaptive_kl_reward: `horizon` is {self.horizon}; it must be 1 or more.")
-        self._coef = self.coef
+        self._coef = float(self.coef)  # as `load_state_dict` wants it
         self._metrics: Metrics = {}
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:

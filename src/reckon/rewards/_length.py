@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -127,6 +128,9 @@ class CosineLength:
 
     def __post_init__(self) -> None:
         _check_limit("cosine_length", self.l_max)
+        for name in ("right_short", "right_long", "wrong_short", "wrong_long"):
+            if not math.isfinite(getattr(self, name)):
+                raise InputError(f"cosine_length: `{name}` is {getattr(self, name)}; it must be finite.")
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -55,6 +56,9 @@ class ThinkFormat:
 
     weight: float = 0.5
 
+    def __post_init__(self) -> None:
+        _check_weight("think_format", self.weight)
+
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N], 0 or `weight`."""
         return {"think_format": _per_text(batch, lambda text: self.weight * _surrogates.has_think_block(text))}
@@ -65,6 +69,9 @@ class StrictLayout:
     """`weight` for a text that is exactly `<think>...</think><answer>...</answer>`, each tag once, blanks aside."""
 
     weight: float = 2.0  # as in the code of arXiv:2505.19439
+
+    def __post_init__(self) -> None:
+        _check_weight("strict_layout", self.weight)
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N], 0 or `weight`."""
@@ -86,8 +93,10 @@ class RepetitionPenalty:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise InputError(f"repetition_penalty: `n` is {self.n}; an n-gram has 1 or more {self.unit}.")
-        if self.max_penalty > 0:
-            raise InputError(f"repetition_penalty: `max_penalty` is {self.max_penalty}; a penalty is 0 or below.")
+        if not -math.inf < self.max_penalty <= 0:
+            raise InputError(
+                f"repetition_penalty: `max_penalty` is {self.max_penalty}; a penalty is 0 or below, and finite."
+            )
         if self.unit not in ("words", "tokens"):
             raise InputError(f"repetition_penalty: `unit` is {self.unit!r}; it must be words or tokens.")
 
@@ -115,6 +124,7 @@ class KeywordReward:
             raise InputError(f"keyword_reward: `words` is {self.words!r}; it must be a list of words, none empty.")
         if self.cap < 1:
             raise InputError(f"keyword_reward: `cap` is {self.cap}; it must be 1 or more.")
+        _check_weight("keyword_reward", self.weight)
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N] between 0 and `weight`."""
@@ -147,6 +157,11 @@ class Containment:
             else:
                 values.append(float(_surrogates.contains(extract(text) or "", reference)))
         return {"containment": _stream(batch, values)}
+
+
+def _check_weight(kind: str, weight: float) -> None:
+    if not math.isfinite(weight):
+        raise InputError(f"{kind}: `weight` is {weight}; it must be finite.")
 
 
 def _per_text(batch: Batch, value: Callable[[str], float]) -> Stream:

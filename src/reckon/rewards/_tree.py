@@ -111,8 +111,8 @@ class Gate:
     otherwise: float | Literal["capped"] = "capped"
 
     def __post_init__(self) -> None:
-        if isinstance(self.otherwise, str) and self.otherwise != "capped":
-            raise InputError(f"gate: `otherwise` is {self.otherwise!r}; it must be a number or capped.")
+        if self.otherwise != "capped" and (isinstance(self.otherwise, str) or not math.isfinite(self.otherwise)):
+            raise InputError(f"gate: `otherwise` is {self.otherwise!r}; it must be a finite number or capped.")
 
     def score(self, batch: Batch) -> Mapping[str, Stream]:
         """One stream [N]. Pure."""
