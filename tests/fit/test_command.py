@@ -247,6 +247,7 @@ def test_values_are_calibrated_on_the_rows_held_back(small, tmp_path):
         ("sft", {"beta": 0.1}, "`beta` is not a setting of 'sft', but of dpo"),
         ("dpo", {"balance": "dataset"}, "`balance` is not a setting of 'dpo', but of kto, implicit-ce"),
         ("process", {"reference": "none"}, "`reference` is not a setting of 'process'"),
+        ("value", {"responses": 2}, "`responses` is not a setting of 'value'"),
         ("kto", {"reference": "none"}, "kto needs a reference"),
         ("dpo", {"beta": -1.0}, "`beta` is -1.0, but must be above 0"),
         ("outcome-steps", {"splitter": "("}, "is no regular expression"),
@@ -320,8 +321,48 @@ def test_rows_to_measure_on_are_told_and_part_of_the_recipe(small, tmp_path):
 def test_a_generator_may_be_the_pairs_source_and_cap_is_not_for_pairs(small, tmp_path):
     settings = Settings(**QUICK, cap=1)
     assert fit_command("dpo", iter(rows_of("unpaired")), small, tmp_path / "out", settings, show="nothing").finished
-    with pytest.raises(InputError, match="but the rows are pairs already"):
-        fit_command("dpo", rows_of("paired"), small, tmp_path / "no", settings)
+    for made in (settings, Settings(**QUICK, responses=1)):
+        with pytest.raises(InputError, match="but the rows are pairs already"):
+            fit_command("dpo", rows_of("paired"), small, tmp_path / "no", made)
+
+
+def test_fewer_responses_and_prompts_and_the_same_rows_to_measure_on(small, tmp_path):
+    """8 prompts with 2 right and 2 wrong responses each: of 2 responses 1 or 0 pairs, and of half the prompts half."""
+    rows = [{**row, "completion": f"{row['completion']}{i}"} for row in rows_of("unpaired") for i in (0, 1)]
+    dev, plain = rows[:8], {**QUICK, "dev": 0.0}
+
+    def fitted(name, kind="outcome-bce", **settings):
+        how = Settings(**plain | settings)
+        return fit_command(kind, rows, small, tmp_path / name, how, dev_data=dev, show="nothing")
+
+    found = fitted("few", responses=3, prompts=0.5)
+    assert (found.rows, found.dev_rows) == (12, 8)
+    assert found.told == (
+        "24 of 32 responses were kept, at most 3 to a prompt.",
+        "Of 0.5 of the prompts 12 of 24 rows were kept to learn from.",
+    )
+    made = fitted("pairs", kind="dpo", responses=3)
+    assert made.rows == 16  # of 3 responses 2 are alike, so that 2 of the 4 pairs are left
+    assert made.dev_rows == 8
+    assert made.told[1] == "16 pairs were made of 24 responses to 8 prompts."
+    held = fit_command("sft", rows, small, tmp_path / "held", Settings(**QUICK, prompts=0.5), show="nothing")
+    whole = fit_command("sft", rows, small, tmp_path / "whole", Settings(**QUICK), show="nothing")
+    assert held.dev_rows == whole.dev_rows > 0
+    assert held.rows < whole.rows
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"prompts": 0.0}, "`prompts` is 0.0"),
+        ({"prompts": 1.5}, "`prompts` is 1.5"),
+        ({"responses": 0}, "`responses` is 0, but must be at least 1"),
+        ({"head_lr": float("inf")}, "`head_lr` is inf"),
+    ],
+)
+def test_shares_and_numbers_that_cannot_be(settings, says):
+    with pytest.raises(InputError, match=says):
+        Settings(**settings)
 
 
 @pytest.mark.parametrize("name", ["on_bad", "on_long", "balance", "pairs", "step_loss", "schedule", "dtype"])

@@ -24,6 +24,7 @@ from reckon.fit import (
     read_logits,
     recalibrate,
 )
+from reckon.fit._draw import thinned
 from reckon.types import Problem, Rng
 
 P, Q = Problem(id="p", prompt="1"), Problem(id="q", prompt="2")
@@ -43,6 +44,39 @@ def test_balancing_over_the_data_set_and_by_prompt():
     assert sorted(row.label for row in by_prompt) == [0, 1]
     more = balanced(found + rows(Q, [0.6]), "dataset", Rng((0,)))  # 4 right, 3 wrong
     assert [sum(row.label >= 0.5 for row in more), len(more)] == [3, 6]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(0, 5))
+def test_fewer_rows_are_part_of_more_rows(drawn, seed):
+    """In order, whole prompts, at most so many of each; what a smaller number keeps, a larger one keeps too."""
+    found = [Unpaired(problem=Problem(id=str(i), prompt=str(i)), text=str(n)) for n, i in enumerate(drawn)]
+    count = {i: drawn.count(i) for i in set(drawn)}
+    before = set()
+    for share in (0.01, 0.25, 0.5, 1.0):
+        kept = thinned(found, Rng((seed,)), prompts=share)
+        left = {int(row.problem.id) for row in kept}
+        assert len(left) == max(1, round(share * len(count)))
+        assert kept == [row for row in found if int(row.problem.id) in left]
+        assert before <= left
+        before = left
+    texts = set()
+    for most in (1, 2, 8):
+        kept = thinned(found, Rng((seed,)), responses=most)
+        assert [int(row.text) for row in kept] == sorted(int(row.text) for row in kept)
+        assert all(sum(row.problem.id == str(i) for row in kept) == min(most, n) for i, n in count.items())
+        assert texts <= {row.text for row in kept}
+        texts = {row.text for row in kept}
+    one, other = thinned(found, Rng((seed,)), prompts=0.5), thinned(found, Rng((seed,)), responses=2)
+    both = thinned(found, Rng((seed,)), prompts=0.5, responses=2)
+    assert both == [row for row in found if row in one and row in other]
+
+
+def test_which_rows_stay_is_drawn():
+    found = rows(P, [1] * 30)
+    kept = [thinned(found, Rng((seed,)), responses=3) for seed in range(4)]
+    assert len({tuple(row.text for row in one) for one in kept}) == 4
+    assert kept[0] == thinned(found, Rng((0,)), responses=3)
 
 
 def test_balancing_that_leaves_nothing_and_rows_without_labels_are_refused():

@@ -13,6 +13,7 @@ from reckon.types import Problem
 
 USER, ANSWER = {"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}
 WRONG = {"role": "assistant", "content": "3"}
+ASKED = "\n\nHuman: 1+1?\n\nAssistant:"  # as HH-RLHF writes it
 
 
 def one(values, shape, **settings):
@@ -38,6 +39,16 @@ def test_an_implicit_prompt_is_what_both_conversations_begin_with():
     assert (pair.problem.prompt, pair.chosen, pair.rejected) == ((USER,), "2", "3")
     imitated = one({"messages": [USER, WRONG, USER, ANSWER]}, "imitation")
     assert (imitated.problem.prompt, imitated.text) == ((USER, WRONG, USER), "2")
+
+
+def test_transcripts_are_cut_where_their_answers_first_differ():
+    """What follows the difference answers other conversations; blank lines inside a turn belong to it."""
+    begun = f"{ASKED} 2.\n\nSo it is.\n\nHuman: And 2+2?\n\nAssistant:"
+    chosen, rejected = f"{begun} 4", f"{begun} 5\n\nHuman: Sure?\n\nAssistant: No."
+    pair = one({"chosen": chosen, "rejected": rejected}, "paired")
+    asked = [("user", "1+1?"), ("assistant", "2.\n\nSo it is."), ("user", "And 2+2?")]
+    assert pair.problem.prompt == tuple({"role": role, "content": text} for role, text in asked)
+    assert (pair.chosen, pair.rejected) == ("4", "5")
 
 
 def test_several_responses_in_a_row():
@@ -203,6 +214,10 @@ P = {"prompt": "p"}
         ({"chosen": [USER, ANSWER], "rejected": [ANSWER, WRONG]}, "paired", "must differ in their last turn alone"),
         ({"chosen": [USER], "rejected": [USER]}, "paired", "ends with the assistant's turn"),
         ({"chosen": "a", "rejected": "b"}, "paired", "`chosen` must be text or a list of messages, not str"),
+        ({"chosen": f"{ASKED} 2", "rejected": f"{ASKED} 2"}, "paired", "do not first differ in an answer"),
+        ({"chosen": f"{ASKED} 2", "rejected": "\n\nHuman: 1+2?\n\nAssistant: 2"}, "paired", "do not first differ"),
+        ({"chosen": f"{ASKED} 2", "rejected": f"{ASKED}"}, "paired", "`rejected` is a transcript .* says nothing"),
+        ({"chosen": f"{ASKED} 2\n\nAssistant: 3", "rejected": f"{ASKED} 3"}, "paired", "do not take turns"),
         ({**P, "completions": ["a"], "labels": [1, 0]}, "stepwise", "`completions` has 1 entries and `labels` 2"),
         ({**P, "completions": [], "labels": []}, "stepwise", "has no steps"),
         ({**P, "completions": "[1", "labels": [1]}, "stepwise", "`completions` is text that is not JSON"),

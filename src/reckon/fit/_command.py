@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from reckon.errors import InputError, MissingError, RunError
 from reckon.fit._calibrate import Calibration, read_logits, recalibrate
-from reckon.fit._draw import balanced, by_buckets, by_problem, by_prompt, pairs
+from reckon.fit._draw import balanced, by_buckets, by_problem, by_prompt, pairs, thinned
 from reckon.fit._fitting import fitting, held_back
 from reckon.fit._kinds import Entry, Settings, entry_of, shown
 from reckon.fit._likelihood import FitLoss
@@ -170,9 +170,14 @@ def _given(entry: Entry, model: LanguageModel, data: Source, dev_data: Source | 
         )
     dev_read = None
     if dev_data is not None:
-        dev_read, more_told = _rows(entry, dev_data, settings)
+        # Rows to measure on stay what they are, or figures of different settings could not be compared.
+        dev_read, more_told = _rows(entry, dev_data, dataclasses.replace(settings, responses=None))
         dev = list(dev_read.rows)
         told += [f"Of the rows to measure on: {said}" for said in more_told]
+    if settings.prompts < 1:
+        before = len(train)
+        train = thinned(train, Rng((settings.seed, "prompts")), prompts=settings.prompts)
+        told.append(f"Of {settings.prompts:.4g} of the prompts {len(train)} of {before} rows were kept to learn from.")
     train, long = fitting(model, _balanced(train, settings), settings.on_long, shown(settings))
     if dev:
         dev, more = fitting(model, dev, settings.on_long, shown(settings))
@@ -200,26 +205,30 @@ def _check_read(entry: Entry, data: Source, dev_data: Source | None, settings: S
     if settings.show_reference and settings.system is not None:
         raise InputError("`system` stands before prompts, and with `show_reference` texts are read bare. Leave it out.")
     sources = [data] if dev_data is None else [data, dev_data]
-    made = (settings.cap, settings.pairs) != (Settings.cap, Settings.pairs)
+    names = ("pairs", "cap", "responses")
+    made = any(getattr(settings, name) != getattr(Settings, name) for name in names)
     if entry.shape == "paired" and made and not any(map(_is_unpaired, sources)):
-        raise InputError("`pairs` and `cap` say how pairs are made, but the rows are pairs already. Leave them out.")
+        raise InputError(
+            "`pairs`, `cap` and `responses` say how pairs are made, but the rows are pairs already. Leave them out."
+        )
 
 
 def _rows(entry: Entry, source: Source, settings: Settings) -> tuple[Read, list[str]]:
     """The rows of a source in the kind's shape, and what was left out. Unpaired rows are made pairs of."""
     shape = entry.shape
     if shape == "paired" and _is_unpaired(source):
-        read = read_examples(source, "unpaired", on_bad=settings.on_bad)
+        read, told = _at_most(read_examples(source, "unpaired", on_bad=settings.on_bad), settings)
         groups = by_problem([row for row in read.rows if isinstance(row, Unpaired)])
         made = pairs(groups, Rng((settings.seed, "pairs")), higher_is_better=True, how=settings.pairs, cap=settings.cap)
         if not made:
             raise InputError(
                 "no prompt has both a right and a wrong response, so there is no pair. Sample more to each."
             )
-        told = [f"{len(made)} pairs were made of {len(read.rows)} responses to {len(groups)} prompts."]
+        told.append(f"{len(made)} pairs were made of {len(read.rows)} responses to {len(groups)} prompts.")
         read = dataclasses.replace(read, rows=tuple(made))
     else:
-        read, told = read_examples(source, shape, separator=settings.separator, on_bad=settings.on_bad), []
+        read = read_examples(source, shape, separator=settings.separator, on_bad=settings.on_bad)
+        read, told = _at_most(read, settings)
     if settings.show_reference:
         read = _answered(read, settings)
     if read.unknown:
@@ -227,6 +236,15 @@ def _rows(entry: Entry, source: Source, settings: Settings) -> tuple[Read, list[
     if read.dropped:
         told.append(f"{len(read.dropped)} rows could not be used and were dropped, the first: {read.dropped[0]}")
     return read, told
+
+
+def _at_most(read: Read, settings: Settings) -> tuple[Read, list[str]]:
+    """At most so many of the rows to a prompt, and what was left out."""
+    if settings.responses is None:
+        return read, []
+    rows = thinned(read.rows, Rng((settings.seed, "responses")), responses=settings.responses)
+    told = f"{len(rows)} of {len(read.rows)} responses were kept, at most {settings.responses} to a prompt."
+    return dataclasses.replace(read, rows=tuple(rows)), [told]
 
 
 def _answered(read: Read, settings: Settings) -> Read:

@@ -54,6 +54,30 @@ def balanced(rows: Sequence[Unpaired], how: Balance, rng: Rng) -> list[Unpaired]
     return [rows[place] for place in sorted(kept)]
 
 
+def thinned(rows: Sequence[Example], rng: Rng, *, prompts: float = 1.0, responses: int | None = None) -> list[Example]:
+    """Fewer of the rows, as less money would have bought: what a judge learns from 25% of the prompts, or 2 responses.
+
+    What a smaller number keeps, a larger one keeps too, so that a curve over numbers grows by adding rows.
+
+    Args:
+        rows: of any kind.
+        rng: decides which prompts and which of a prompt's rows stay.
+        prompts: share of the prompts, in (0, 1], rounded to whole prompts and at least one.
+        responses: most rows of a prompt; None = all.
+
+    Returns:
+        The rows that stay, in order.
+    """
+    groups = _by_key(rows)
+    kept = _some(range(len(groups)), max(1, round(prompts * len(groups))), rng.child("prompts"))
+    places = [
+        place
+        for number in kept
+        for place in _some(groups[number], responses or len(rows), rng.child("responses", number))
+    ]
+    return [rows[place] for place in sorted(places)]
+
+
 def by_buckets(rows: Sequence[Example], rng: Rng) -> Sequence[int]:
     """An order for `fit` in which prefixes with q below 0.5 and above come equally often, in turn.
 
@@ -81,10 +105,7 @@ def by_prompt(rows: Sequence[Example], rng: Rng) -> Sequence[int]:
     In a mini-batch a prompt is computed once for all its rows, so where rows are many responses or prefixes to few
     prompts this costs a fraction of a shuffle; the price is fewer prompts in a step.
     """
-    groups: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        groups.setdefault(prompt_key(row.problem.prompt), []).append(place)
-    found = list(groups.values())
+    found = _by_key(rows)
     order: list[int] = []
     for number in rng.child("prompts").numpy().permutation(len(found)).tolist():
         places = found[number]
@@ -180,6 +201,14 @@ def by_problem(rows: Sequence[Unpaired]) -> list[Scored]:
         )
         for found in groups.values()
     ]
+
+
+def _by_key(rows: Sequence[Example]) -> list[list[int]]:
+    """The places of each prompt's rows, prompts in the order in which they come first."""
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(prompt_key(row.problem.prompt), []).append(place)
+    return list(groups.values())
 
 
 def _some(items: Sequence[_T], size: int, rng: Rng) -> list[_T]:

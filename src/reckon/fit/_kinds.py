@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_origin, get_type_hints
@@ -66,6 +67,8 @@ class Settings:
     buckets: bool = True  # value: prefixes below and above 0.5 equally often
     calibrate: bool = True  # value: temperature and bias from the rows held back
     dev: float = 0.1  # share of prompts held back
+    prompts: float = 1.0  # share of the others that is learned from, drawn at random
+    responses: int | None = None  # most responses to a prompt, drawn likewise before pairs are made; all but value
     on_bad: Literal["error", "drop"] = "error"  # rows that cannot be used
     on_long: Literal["error", "drop"] = "error"  # rows longer than the context; nothing is ever cut
     together: bool = False  # rows of a prompt follow each other, so that it is computed once for those of a step
@@ -89,8 +92,12 @@ class Settings:
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal:
                 check_choice(name, getattr(self, name), hint)
-        if self.head_lr is not None and not self.head_lr >= 0:
-            raise InputError(f"`head_lr` is {self.head_lr}, but must be at least 0.")
+        if self.head_lr is not None and not 0 <= self.head_lr < math.inf:
+            raise InputError(f"`head_lr` is {self.head_lr}, but must be at least 0, and finite.")
+        if not 0 < self.prompts <= 1:
+            raise InputError(f"`prompts` is {self.prompts}, but it is a share of the prompts: above 0 and at most 1.")
+        if self.responses is not None and self.responses < 1:
+            raise InputError(f"`responses` is {self.responses}, but must be at least 1 response to a prompt.")
         check_sync(self.sync_every, self.sync_alpha)
         if self.sync_every is not None and self.reference != "start":
             raise InputError(
@@ -153,10 +160,11 @@ def shown(settings: Settings) -> Callable[[Problem, str], str] | None:
 
 
 _MOVES = ("reference", "sync_every", "sync_alpha")
-_PAIRED = ("beta", *_MOVES, "pairs", "cap")
+_MADE = ("pairs", "cap", "responses")  # how pairs are made of labelled responses
+_PAIRED = ("beta", *_MOVES, *_MADE)
 
 KINDS: Mapping[Kind, Entry] = {
-    "sft": Entry("imitation", None, (), lambda s, r: SFT()),
+    "sft": Entry("imitation", None, ("responses",), lambda s, r: SFT()),
     "dpo": Entry(
         "paired",
         "implicit_reward",
@@ -181,7 +189,7 @@ KINDS: Mapping[Kind, Entry] = {
     "simpo": Entry(
         "paired",
         None,
-        ("beta", "pairs", "cap", "smoothing", "gamma"),
+        ("beta", *_MADE, "smoothing", "gamma"),
         lambda s, r: Preference(kind="simpo", beta=_beta(s), smoothing=s.smoothing, gamma=s.gamma),
         beta=2.0,
     ),
@@ -195,7 +203,7 @@ KINDS: Mapping[Kind, Entry] = {
     "kto": Entry(
         "unpaired",
         "implicit_reward",
-        ("beta", *_MOVES, "desirable", "undesirable", "balance", "splitter"),
+        ("beta", *_MOVES, "desirable", "undesirable", "balance", "responses", "splitter"),
         _kto,
         beta=0.1,
         least=KTO.least,
@@ -203,40 +211,44 @@ KINDS: Mapping[Kind, Entry] = {
     "implicit-ce": Entry(
         "unpaired",
         "implicit_reward",
-        ("beta", "reference", "balance", "splitter"),
+        ("beta", "reference", "balance", "responses", "splitter"),
         lambda s, r: ImplicitCE(reference=r, beta=_beta(s)),
         beta=0.05,
     ),
     "implicit-steps": Entry(
         "stepwise",
         "implicit_reward",
-        ("beta", "reference", "separator", "step_loss", "splitter"),
+        ("beta", "reference", "responses", "separator", "step_loss", "splitter"),
         lambda s, r: StepRewards(reference=r, beta=_beta(s), how=s.step_loss),
         beta=0.05,
     ),
     "outcome-bt": Entry(
         "paired",
         "outcome_model",
-        ("pairs", "cap", "center", "show_reference", "head_lr"),
+        (*_MADE, "center", "show_reference", "head_lr"),
         lambda s, r: BradleyTerry(center=s.center, read=shown(s)),
         head=True,
     ),
     "outcome-bce": Entry(
         "unpaired",
         "outcome_model",
-        ("balance", "show_reference", "head_lr"),
+        ("balance", "responses", "show_reference", "head_lr"),
         lambda s, r: OutcomeBCE(read=shown(s)),
         head=True,
     ),
     "outcome-steps": Entry(
         "unpaired",
         "step_model",
-        ("balance", "splitter", "head_lr"),
+        ("balance", "responses", "splitter", "head_lr"),
         lambda s, r: OutcomeSteps(splitter=Pattern(s.splitter)),
         head=True,
     ),
     "process": Entry(
-        "stepwise", "step_model", ("separator", "splitter", "head_lr"), lambda s, r: StepLabels(), head=True
+        "stepwise",
+        "step_model",
+        ("responses", "separator", "splitter", "head_lr"),
+        lambda s, r: StepLabels(),
+        head=True,
     ),
     "value": Entry(
         "prefix",

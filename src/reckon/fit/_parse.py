@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 
 from reckon.errors import InputError
@@ -46,7 +47,10 @@ def paired(row: Row, separator: str) -> list[Example]:
     """A better and a worse response."""
     for name in ("chosen", "rejected"):
         _first(row, (name,))
-    if row.values.get("prompt") is None:
+    if row.values.get("prompt") is None and all(_is_transcript(row.values[name]) for name in ("chosen", "rejected")):
+        prompt, chosen, rejected = _first_difference(row)
+        problem = _problem(row, prompt)
+    elif row.values.get("prompt") is None:
         (prompt, chosen), (other, rejected) = _last_turn(row, "chosen"), _last_turn(row, "rejected")
         if prompt != other:
             raise InputError(
@@ -145,6 +149,39 @@ def _last_turn(row: Row, name: str) -> tuple[Chat, str]:
             "`prompt`. Give a `prompt`, or drop the row."
         )
     return turns[:-1], turns[-1]["content"]
+
+
+def _is_transcript(value: object) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith("Human:")
+
+
+def _first_difference(row: Row) -> tuple[Chat, str, str]:
+    """Two transcripts, as HH-RLHF has them, as what they share and the answers in which they first differ.
+
+    What is said after these is left out, for each answers another conversation.
+    """
+    one, other = (_turns(row, name) for name in ("chosen", "rejected"))
+    for place, (turn, instead) in enumerate(zip(one, other, strict=False)):
+        if turn != instead:
+            if turn["role"] == instead["role"] == "assistant":
+                return one[:place], turn["content"], instead["content"]
+            break
+    raise InputError(
+        f"{row.place}: the transcripts `chosen` and `rejected` do not first differ in an answer of the assistant, so "
+        "nothing is preferred. Drop the row (on_bad: drop)."
+    )
+
+
+def _turns(row: Row, name: str) -> Chat:
+    """A transcript of "Human: ..." and "Assistant: ..." paragraphs as messages."""
+    _, *parts = re.split(r"(?:^|\n\n)(Human|Assistant):", str(row.values[name]).strip())
+    said = [text.strip() for text in parts[1::2]]
+    if not all(said) or parts[::2] != [("Human", "Assistant")[i % 2] for i in range(len(said))]:
+        raise InputError(
+            f"{row.place}: `{name}` is a transcript in which Human and Assistant do not take turns, or one says "
+            "nothing. Drop the row (on_bad: drop)."
+        )
+    return tuple({"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said))
 
 
 def _response(row: Row, name: str) -> str:

@@ -47,6 +47,7 @@ def read_examples(source: Source, shape: Shape, *, separator: str = "\n", on_bad
 
     The columns are TRL's: `prompt, completion, label` (unpaired), `prompt, chosen, rejected` and perhaps `margin`, or
     `chosen, rejected` as whole conversations (paired), `prompt, completions, labels` (stepwise). Also taken:
+    transcripts of "Human: ... Assistant: ..." as HH-RLHF has them (paired: the answers in which they first differ),
     `prompt, completions, correctness` (unpaired, several responses a row), `messages` (imitation: the last turn),
     `prompt, prefix, q_hat` (prefix), and this project's tables of rollouts, evaluations and labelled prefixes. Prompts
     are text or messages, and so are responses, of one assistant's turn.
