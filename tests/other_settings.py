@@ -63,6 +63,10 @@ NEEDED: dict[str, dict[str, object]] = {
     "reward.sum": {"parts": {"a": "verifier", "b": {"kind": "length", "l_max": 8}}},
     "reward.novelty": {"parts": _BONUSES},
     "reward.hack_monitor": {"reward": _LENGTH},
+    "reward.advantage_monitor": {
+        "reward": {"kind": "exact_advantage", "values": "own.py:rising"},
+        "against": {"kind": "exact_advantage", "values": "own.py:rising"},
+    },
     "reward.exact_advantage": {"values": "own.py:rising"},
     "reward.online_implicit_reward": {"optimizer": {"lr": 0.5}},
     "method.oreal": {"warmup": 0},
@@ -289,6 +293,7 @@ PARTS: dict[str, object] = {
         {"how": "token", "position": "after", "threshold": 0.55, "top": In(0.8, {"how": "top"})},
     ),
     "reward.hack_monitor.reward": "verifier",
+    "reward.advantage_monitor.reward": {"kind": "exact_advantage", "values": "own.py:rising", "prover_k": 3},
     "reward.own.py:slow.timeout": 0.001,
     **_each("reward.*", {"weight": 0.5, "watch": True}),
     **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
@@ -499,6 +504,13 @@ EXEMPT: dict[str, str] = {
         ),
     ),
     **_each(
+        "reward.advantage_monitor",
+        dict.fromkeys(
+            ("against", "every", "responses"),
+            "passes on what its judge says, unchanged: see tests/rewards/test_advantage_monitor.py",
+        ),
+    ),
+    **_each(
         "reward.online_reference_based",
         dict.fromkeys(
             (
@@ -535,7 +547,7 @@ EXEMPT: dict[str, str] = {
     **_each(
         "method.pav_rl",
         dict.fromkeys(
-            ("alpha", "n_mc", "prover_k", "refresh", "kl"),
+            ("alpha", "n_mc", "prover_k", "refresh", "n_own", "kl"),
             "needs a policy that answers: tried by runs in tests/test_method_pav_rl.py",
         ),
     ),

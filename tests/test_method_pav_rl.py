@@ -15,7 +15,7 @@ from reckon.losses import PolicyGradient, ValueLoss
 from reckon.methods import pav_rl
 from reckon.models.table import Action, TablePolicy
 from reckon.recipe import Recipe
-from reckon.rewards import ExactAdvantage, MonteCarloAdvantage, Sum, Verifier
+from reckon.rewards import AdvantageMonitor, ExactAdvantage, MonteCarloAdvantage, Sum, Verifier
 from reckon.runs import Run
 from reckon.tasks import ChainArithmetic
 from reckon.train import Plan, train
@@ -71,16 +71,17 @@ def exact(prover, k=1):
     return ExactAdvantage(lambda rollouts, steps: torch.tensor(rows, dtype=torch.float64), prover_k=k)
 
 
-def expected_gradient(policy, *, prover=None, alpha=0.0, kind="advantage", k=1):
+def expected_gradient(policy, *, prover=None, alpha=0.0, kind="advantage", k=1, outcome=True):
     """Of the logits, over all responses by their chance: streams, credit and objective are the method's own."""
     logits = policy.clone().requires_grad_()
     parts = {"correct": Verifier()} | ({} if prover is None else {"progress": exact(prover, k)})
     batch = every_response()
-    streams = dict(Sum(parts, weights={} if prover is None else {"progress": alpha}).score(batch))
+    watched = () if outcome else ("correct",)
+    streams = dict(Sum(parts, weights={} if prover is None else {"progress": alpha}, watch=watched).score(batch))
     if prover is not None:
         assert streams["progress"].kind == "advantage"
         streams["progress"] = replace(streams["progress"], kind=kind)
-    credit = Streamwise(estimator="reinforce")(batch, streams)
+    credit = (Streamwise(estimator="reinforce") if outcome else LeaveOneOut())(batch, streams)
     objective = PolicyGradient(average="constant", length=1)
     places = torch.tensor([[PREFIXES.index(response[:t]) for t in range(3)] for response in RESPONSES])
     logprobs = logits.log_softmax(dim=1)[places, batch.seq.tokens]
@@ -124,6 +125,15 @@ def test_the_policy_as_its_own_prover_gives_no_new_direction():
     assert (best - 3.0 * expected_gradient(policy)).norm() > 0.02
 
 
+def test_in_place_of_the_outcome_the_policys_own_advantages_give_its_gradient():
+    """What `n_own` counts: sum over steps of grad log pi times A of the policy is the gradient of E[R]."""
+    policy, prover = table(0), table(1)
+    own = expected_gradient(policy, prover=policy, alpha=1.0, outcome=False)
+    torch.testing.assert_close(own, expected_gradient(policy), rtol=0, atol=1e-6)
+    other = expected_gradient(policy, prover=prover, alpha=1.0, outcome=False)
+    assert (other - expected_gradient(policy)).norm() > 0.02
+
+
 def test_weighing_nothing_it_is_the_outcome_alone():
     policy = table(0)
     assert torch.equal(expected_gradient(policy, prover=table(1), alpha=0.0), expected_gradient(policy))
@@ -150,6 +160,10 @@ def test_its_parts_are_the_papers():
     learned = pav_rl(task, kl=0.0, policy=policy, critic=own).advantage
     assert isinstance(learned, GAE)
     assert (learned.critic, learned.lam, learned.expects, learned.learn) == (own, 1.0, "all", ValueLoss(coef=1.0))
+    counted = pav_rl(task, kl=0.0, n_own=2, policy=policy).reward
+    assert (list(counted.parts), counted.watch) == (["correct", "own", "progress"], ("correct",))
+    q = counted.parts["own"]
+    assert (q.policy, q.task, q.n_mc, q.prover_k, q.refresh) == (policy, task, 2, 1, 1)
     with pytest.raises(InputError, match="pav_rl makes its prover of the `policy`"):
         pav_rl(task)
     with pytest.raises(InputError, match="compares two models"):
@@ -206,6 +220,7 @@ VARIANTS = {
     "no reference": ("method.kl=0", f"{PROGRESS}.refresh=4"),
     "adapters": ("model.lora={rank: 2}", f"{PROGRESS}.refresh=2"),
     "critic": ("critic={optimizer: {lr: 1e-2, epochs: 2, minibatches: 2}}",),
+    "its own chances": ("method.n_own=2", "reward.own.splitter={regex: ','}"),
 }
 
 
@@ -228,11 +243,11 @@ def test_resumed_with_its_prover_it_is_as_if_nothing_had_happened(home, trained,
     """Stopped after the third of six steps: every number, every weight of policy and prover, every moment."""
     settings = VARIANTS[variant]
     whole = trained(*settings)
-    broken = broken_off(home / f"broken-{variant.replace(' ', '-')}", MonteCarloAdvantage, "pav.yaml", *settings)
+    broken = broken_off(home / f"broken-{variant.replace(' ', '-')}", Sum, "pav.yaml", *settings)
     assert metrics(broken) == metrics(whole)
     assert checkpoint(broken) == checkpoint(whole)
     renewed = checkpoint(whole)["reward.safetensors"] != checkpoint(whole, 4)["reward.safetensors"]
-    assert renewed is ("refresh" in " ".join(settings))
+    assert renewed is ("refresh" in " ".join(settings) or "n_own" in " ".join(settings))
 
 
 def test_at_weight_0_it_is_training_on_the_outcome_alone_bit_for_bit(trained):
@@ -254,6 +269,29 @@ def test_what_a_step_tells_of_its_prover(trained):
         assert line["reward/progress/rollouts"] % 4 == 0  # each beginning 4 times
 
 
+def test_counted_beside_it_a_judge_stays_what_it_was_and_is_charged_for_apart(home, trained):
+    """Two countings of the same prover agree as far as their noise lets them, at every second step."""
+    counts = "kind: monte_carlo_advantage, splitter: {regex: ','}, prover_k: 2"
+    progress = (
+        "{kind: advantage_monitor, weight: 3.0, every: 2, responses: 6,"
+        f" reward: {{{counts}, n_mc: 4}}, against: {{{counts}, n_mc: 32}}}}"
+    )
+    watched = (f"reward={{correct: verifier, kl: {{kind: kl_reward, coef: 0.01}}, progress: {progress}}}",)
+    whole = trained(*watched)
+    assert checkpoint(whole)["policy.safetensors"] == checkpoint(trained())["policy.safetensors"]
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()][1:]
+    for step, line in enumerate(lines):
+        found = {name.rpartition("/")[2] for name in line if name.startswith("reward/progress/check/")}
+        due = {"correlation", "steps", "rollouts", "tokens", "start", "noise"} if step % 2 == 0 else set()
+        assert found == due
+        assert (line.get("computed/advantage_check", 0) > 0) is bool(due)
+    found = [line["reward/progress/check/correlation"] for line in lines[::2]]
+    assert all(0.3 < one < 1 for one in found), found
+    broken = broken_off(home / "broken-watched", AdvantageMonitor, "pav.yaml", *watched)
+    assert metrics(broken) == metrics(whole)
+    assert checkpoint(broken) == checkpoint(whole)
+
+
 def test_every_setting_of_it_matters(trained, small_model):
     usual = checkpoint(trained())["policy.safetensors"]
     for setting in (
@@ -261,6 +299,7 @@ def test_every_setting_of_it_matters(trained, small_model):
         "method.n_mc=3",
         "method.prover_k=1",
         "method.refresh=1",
+        "method.n_own=2",
         "method.kl=0.02",
         f"{PROGRESS}.splitter={{regex: '[05]'}}",
         f"{PROGRESS}.prover={small_model}",

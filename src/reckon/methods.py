@@ -291,6 +291,7 @@ def pav_rl(
     n_mc: int = 8,
     prover_k: int = 4,
     refresh: int = 0,
+    n_own: int = 0,
     kl: float = 0.001,
     policy: CanProve | None = None,
     reference: Model | None = None,
@@ -308,6 +309,10 @@ def pav_rl(
         prover_k: the prover is the best of so many completions of the policy before training. With 1 it is that policy
             itself, and at first gives no new direction.
         refresh: steps after which the policy as it is then proves; 0 = the one before training, as in the paper.
+        n_own: completions of each beginning by the policy as it is. A step is then credited with what it did to the
+            policy's own chance of success, counted in these, in place of its response's outcome (the paper's Q,
+            estimated): the same direction in expectation, for (H + 1) n_own more rollouts. The verdict is only watched.
+            0 = the outcome, as in the paper.
         kl: coefficient of the divergence from `reference`, charged in the reward.
         policy: what learns, and what the prover is a copy of; always needed.
         reference: the model before training; needed where kl is above 0.
@@ -319,12 +324,17 @@ def pav_rl(
     if alpha < 0:
         raise InputError(f"pav_rl: `alpha` is {alpha}; it must be 0 or larger.")
     progress = MonteCarloAdvantage(policy, task, n_mc=n_mc, prover_k=prover_k, refresh=refresh)
+    own = {"own": MonteCarloAdvantage(policy, task, n_mc=n_own, refresh=1)} if n_own else {}
     charge = {"kl": KLReward(policy=policy, reference=_needed(reference), coef=kl)} if kl else {}
     learned = None if critic is None else GAE(critic=critic, lam=1.0, learn=ValueLoss(coef=1.0), expects="all")
     return Parts(
         sampler=Uniform(task),
         keep=All(),
-        reward=Sum({"correct": Verifier(), **charge, "progress": progress}, weights={"progress": alpha}),
+        reward=Sum(
+            {"correct": Verifier(), **charge, **own, "progress": progress},
+            weights={"progress": alpha},
+            watch=("correct",) if own else (),
+        ),
         advantage=learned or LeaveOneOut(),
         objective=PolicyGradient(average="constant", length=1),  # a response's log-prob is the sum of its tokens'
     )

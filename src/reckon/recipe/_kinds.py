@@ -96,6 +96,7 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "OnlineImplicitReward",
         "OnlineReferenceBased",
         "HackMonitor",
+        "AdvantageMonitor",
         "TokenOutcomeModel",
     ),
     "advantage": _of(

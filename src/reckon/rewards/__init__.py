@@ -1,5 +1,6 @@
 """Rewards: rollouts in, streams out. Each stays a stream of its own until credit is given."""
 
+from reckon.rewards._advantage_monitor import AdvantageMonitor
 from reckon.rewards._classifier import SequenceClassifier
 from reckon.rewards._combine import And, Centered, Not, Or, Probability, and_, not_, or_
 from reckon.rewards._combine_groups import Constrained, MinMax, NormalizeThenSum, Standardized
@@ -32,6 +33,7 @@ from reckon.rewards._tree import Gate, Sum, as_reward
 __all__ = [
     "COOPER_CUT",
     "AdaptiveKLReward",
+    "AdvantageMonitor",
     "And",
     "BaseSamples",
     "Calibrated",
