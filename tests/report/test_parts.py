@@ -10,7 +10,7 @@ import pytest
 from conftest import rollout_columns, write_rollouts
 from reckon.errors import InputError, MissingError, RunError
 from reckon.evaluate import Comparison
-from reckon.report import costs
+from reckon.report import costs, write_report
 from reckon.report._budget import Budget, budget, command
 from reckon.report._curves import curves, figures
 from reckon.report._held_out import held_out
@@ -118,6 +118,25 @@ def test_figures_are_drawn_for_what_was_logged_and_for_nothing_else():
     assert [figure.title for figure in found] == ["Right answers", "Odd one"]
     assert [line.label for line in found[0].lines] == ["training", "my split"]
     assert figures([]) == []
+
+
+def test_a_fit_is_drawn_by_its_rows_learned_from_and_held_back(tmp_path):
+    rows = [
+        {"step": 0, "dev/loss": 0.7, "dev/accuracy": 0.5},
+        {"step": 1, "fit/loss": 0.7, "fit/grad_norm": 2.0, "fit/rows": 8.0, "dev/loss": 0.6, "dev/accuracy": 0.75},
+    ]
+    found = {figure.title: figure for figure in figures(rows)}
+    assert list(found) == ["Loss", "Accuracy", "Grad norm"]
+    assert [(line.key, line.label, line.points) for line in found["Loss"].lines] == [
+        ("fit/loss", "learned from", False),
+        ("dev/loss", "held back", True),
+    ]
+    assert (found["Accuracy"].percent, found["Loss"].percent) == (True, False)
+    with Run.create(tmp_path / "fit", recipe={"fit": "outcome-bce", "data": "rows.jsonl"}) as run:
+        for row in rows:
+            run.log(row["step"], {name: value for name, value in row.items() if name != "step"})
+    page = write_report(tmp_path / "fit").read_text(encoding="utf-8")
+    assert '"fit/loss": [null, 0.7]' in page or '"fit/loss":[null,0.7]' in page
 
 
 def pack(tmp_path, columns, **settings):

@@ -46,7 +46,8 @@ _SINGLE = (  # title, unit, metric, whether it is a share
     ("Learning rate", "per step", "policy/lr", False),
 )
 
-_DULL = ("policy/steps", "policy/skipped")
+_DULL = ("policy/steps", "policy/skipped", "fit/skipped", "fit/rows", "fit/tokens")
+_FITTED = {"fit": "learned from", "dev": "held back"}  # rows of an offline fit
 _TOKENS = ("tokens", "generated tokens", "tokens/generated")
 
 
@@ -65,10 +66,13 @@ def figures(metrics: Sequence[Metrics]) -> list[Figure]:
     others = [
         key for key in keys if key.startswith("policy/") and key not in {*_DULL, *(entry[2] for entry in singles)}
     ]
-    singles += [
-        (key.removeprefix("policy/").replace("_", " ").capitalize(), "mean over the step", key, False) for key in others
-    ]
-    return found + [Figure(title, unit, (Line(key, ""),), percent) for title, unit, key, percent in singles]
+    singles += [(_title(key.removeprefix("policy/")), "mean over the step", key, False) for key in others]
+    found += [Figure(title, unit, (Line(key, ""),), percent) for title, unit, key, percent in singles]
+    sides = [key.split("/", 1) for key in keys if key.startswith(("fit/", "dev/")) and key not in _DULL]
+    for name in dict.fromkeys(name for _, name in sides):
+        lines = [Line(f"{side}/{name}", _FITTED[side], side == "dev") for side in _FITTED if f"{side}/{name}" in keys]
+        found.append(Figure(_title(name), "mean over rows", tuple(lines), percent=name == "accuracy"))
+    return found
 
 
 def curves(
@@ -109,6 +113,10 @@ def curves(
             for figure in drawn
         ],
     }
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").capitalize()
 
 
 def _column(metrics: Sequence[Mapping[str, float]], key: str, scale: float = 1.0) -> list[Json]:
