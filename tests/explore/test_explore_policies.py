@@ -8,6 +8,7 @@ from torch import nn
 
 from reckon.errors import InputError
 from reckon.explore import FeedForward, Recurrent
+from reckon.explore._policies import tanh_
 
 
 def drawn(*shape, seed=0):
@@ -37,6 +38,17 @@ def test_an_actor_and_a_critic_side_by_side_are_two_networks(hidden):
         acted, memory = network.act(obs[0], nothing, torch.zeros(2, dtype=torch.bool))
     torch.testing.assert_close(acted, logits[0])
     assert memory.shape == (2, 0)
+
+
+def test_a_hyperbolic_tangent_and_its_gradient():
+    x = torch.cat([torch.tensor([0.0, 1e-4, -1e-4, 30.0, -30.0, 200.0, -200.0]), 3 * drawn(500)])
+    leaves = [x.clone().requires_grad_() for _ in range(2)]
+    found, expected = tanh_(leaves[0] * 1), leaves[1].double().tanh()
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=2e-7)
+    for out in (found, expected):
+        (out * drawn(len(x), seed=1)).sum().backward()
+    # 1 - y^2 is off by twice as much as y, and the gradients above it are up to 4.
+    torch.testing.assert_close(leaves[0].grad, leaves[1].grad, rtol=1e-5, atol=2 * 2e-7 * 4)
 
 
 def test_the_gradient_of_the_values_does_not_reach_the_actor():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class FeedForward(nn.Module):
         """See `Network`. The critic is not asked."""
         _check_inputs(self.inputs, obs)
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            obs = torch.addmm(bias[0], obs, weight[0]).tanh_()
+            obs = tanh_(torch.addmm(bias[0], obs, weight[0]))
         return cast("Tensor", self.policy(obs)), memory
 
     def sequence(self, obs: Tensor, memory: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,10 +72,10 @@ class FeedForward(nn.Module):
         x = obs.reshape(1, steps * count, -1)
         first, bias = self.weights[0], self.biases[0]
         # Both read the same observations, so the first layer is one product.
-        wide = torch.addmm(bias.reshape(-1), x[0], first.transpose(0, 1).reshape(first.shape[1], -1)).tanh_()
+        wide = tanh_(torch.addmm(bias.reshape(-1), x[0], first.transpose(0, 1).reshape(first.shape[1], -1)))
         x = wide.reshape(len(wide), 2, -1).transpose(0, 1)
         for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            x = torch.baddbmm(bias, x, weight).tanh_()
+            x = tanh_(torch.baddbmm(bias, x, weight))
         actor, critic = x.unbind(0)  # not x[0] and x[1], each of which has a gradient of its own full of zeros
         return self.policy(actor).reshape(steps, count, -1), self.value(critic).reshape(steps, count)
 
@@ -129,6 +129,31 @@ class Recurrent(nn.Module):
         packed = PackedSequence(seen[stretches.order], stretches.sizes)
         out = self.lstm(packed, (hidden, cell))[0].data[stretches.place].reshape(steps, count, -1)
         return self.policy(out), self.value(out)[..., 0]
+
+
+class _Tanh(torch.autograd.Function):
+    """See `tanh_`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """In place."""
+        x.mul_(2).sigmoid_().mul_(2).sub_(1)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # torch leaves it open
+        """1 - tanh^2 of it."""
+        return cast("Tensor", torch.ops.aten.tanh_backward(gradient, *ctx.saved_tensors))
+
+
+def tanh_(x: Tensor) -> Tensor:
+    """The tanh, as 2 sigmoid(2 x) - 1 in place, within 2e-7.
+
+    Torch's own takes twice as long on a processor, and was a fifth of a PPO update of two small networks.
+    """
+    return cast("Tensor", _Tanh.apply(x))
 
 
 class _Stretches:
