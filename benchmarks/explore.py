@@ -2,14 +2,14 @@
 
 python benchmarks/explore.py [--repeats 5] [--without-sb3]
 
-Stable-Baselines3 is timed if it is installed (pip install stable-baselines3). "CleanRL-style" is the update as the
-single file ppo.py of CleanRL has it, written here again: two networks, a loop over minibatches, plain Adam.
+Times are the processor's, of one thread, so that what else runs on the machine hardly counts; updates are timed in
+turns. Stable-Baselines3 is timed if it is installed (pip install stable-baselines3). "CleanRL-style" is the update as
+the single file ppo.py of CleanRL has it, written here again: two networks, a loop over minibatches, plain Adam.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -27,12 +27,14 @@ ROWS, STEPS, EPOCHS, PARTS = 128, 64, 3, 4
 def median(act: Callable[[], object], repeats: int) -> float:
     """Seconds of a call, the median; the first call does not count."""
     act()
-    spent = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        act()
-        spent.append(time.perf_counter() - began)
-    return statistics.median(spent)
+    return statistics.median(seconds(act) for _ in range(repeats))
+
+
+def seconds(act: Callable[[], object]) -> float:
+    """Of the processor."""
+    began = time.process_time()
+    act()
+    return time.process_time() - began
 
 
 def environments(repeats: int) -> None:
@@ -171,14 +173,17 @@ def updates(repeats: int, without: bool) -> None:
         "CleanRL-style": cleanrl_style(found, collector.size, collector.actions),
         "Stable-Baselines3": None if without else stable_baselines(found, collector.size, collector.actions),
     }
-    ours = math.nan
-    for name, act in acts.items():
-        if act is None:
+    there = {name: act for name, act in acts.items() if act is not None}
+    for act in there.values():
+        act()
+    turns = [{name: seconds(act) for name, act in there.items()} for _ in range(repeats)]
+    for name in acts:
+        if name not in there:
             print(f"{name:18} not installed")
             continue
-        spent = median(act, repeats)
-        ours = spent if math.isnan(ours) else ours
-        print(f"{name:18} {1e3 * spent:7.1f} ms an update of {ROWS * STEPS:,} frames, {spent / ours:.2f} times ours")
+        spent = statistics.median(turn[name] for turn in turns)
+        ratio = statistics.median(turn[name] / turn["reckon"] for turn in turns)
+        print(f"{name:18} {1e3 * spent:7.1f} ms an update of {ROWS * STEPS:,} frames, {ratio:.2f} times ours")
 
 
 def main() -> None:
