@@ -72,7 +72,7 @@ right, lines = np.array(rows["outcome"]), np.array([text.count("\n") for text in
 for count in (3, 4):
     print(f"{count} lines before the total: {(lines == count).sum()} responses, {right[lines == count].mean():.1%} right")
 tokens = [len(ids) for ids in rows["tokens"]]
-for name in sorted(column for column in rows if column.startswith("stream/") and not column.endswith("/tokens")):
+for name in sorted(column for column in rows if column.startswith("stream/") and not column.endswith(("/tokens", "/kind"))):
     print(f"{name}: correlation with tokens {np.corrcoef(np.array(rows[name], dtype=float), tokens)[0, 1]:+.2f}")
 PYTHON
 for judge in implicit outcome verifier; do
