@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from reckon.recipe import Step
 
 INTERRUPTED = 130
-TRAIN, JUDGE, STUDY = "Train", "Judge", "Study"  # panels of the help; a fourth, Plan, comes with label budgets
+TRAIN, JUDGE, PLAN, STUDY = "Train", "Judge", "Plan", "Study"  # panels of the help
 
 app = typer.Typer(
     no_args_is_help=True,

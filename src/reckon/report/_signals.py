@@ -57,10 +57,11 @@ def render_signals(bench: SignalBench) -> str:
     }
     sections = (tag("section", tag("h2", title), made[key], id=key) for key, _, title in SECTIONS)
     byline = f"{count(len(bench.signals))} signals, {count(bench.responses)} responses, {count(bench.prompts)} prompts"
-    return Template(_file("signals.html")).substitute(
+    return Template(_file("static.html")).substitute(
         policy=inline(content_policy(css, [theme])),
         version=inline(__version__),
         title=inline(f"{bench.source}: which signal to trust"),
+        kicker="signal bench",
         name=inline(bench.source),
         byline=inline(byline),
         css=css,

@@ -36,6 +36,8 @@ STUDIES: Mapping[str, str] = {
     "exploration-bonuses-learned": "The same by networks: random distillation, elliptical bonuses, product and sum",
     "implicit-prm": "Step scores from outcome labels alone, on chains of sums and a table of 900 cells",
     "implicit-prm-transformer": "The same as text, by a transformer of two layers, beside outcome and step models",
+    "label-budget": "Cheap labels or trusted ones for a budget, a planner, and digits where cheap ones are a mistake",
+    "label-budget-on-smollm": "Verdicts or cheap labels for a judge of SmolLM2's sums; needs the extra smollm2",
     "novelty-transformer": "Bonuses for new answers, in the group and in the run, on a transformer sure of wrong ones",
     "oreal": "Cloned right answers, reshaped wrong ones and token weights, where two tokens of twelve decide",
     "oreal-transformer": "The same losses on a small transformer; token weights beside credit that is known exactly",
