@@ -38,6 +38,7 @@ STUDIES: Mapping[str, str] = {
     "implicit-prm-transformer": "The same as text, by a transformer of two layers, beside outcome and step models",
     "label-budget": "Cheap labels or trusted ones for a budget, a planner, and digits where cheap ones are a mistake",
     "label-budget-on-smollm": "Verdicts or cheap labels for a judge of SmolLM2's sums; needs the extra smollm2",
+    "neural-subset-selection": "Choosing subsets from examples: what an energy must see of the rest of a set",
     "novelty-transformer": "Bonuses for new answers, in the group and in the run, on a transformer sure of wrong ones",
     "oreal": "Cloned right answers, reshaped wrong ones and token weights, where two tokens of twelve decide",
     "oreal-transformer": "The same losses on a small transformer; token weights beside credit that is known exactly",
