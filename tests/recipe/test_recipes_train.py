@@ -31,4 +31,4 @@ def test_a_recipe_of_the_small_model_trains_and_is_reported(path, monkeypatch, t
 
 
 def test_there_are_recipes_of_the_small_model():
-    assert {"tiny-chain", "rloo", "ppo", "prime"} <= {path.stem for path in SMALL}
+    assert {"tiny-chain", "rloo", "ppo", "prime", "oreal", "pav-rl", "cooper"} <= {path.stem for path in SMALL}
