@@ -15,6 +15,14 @@ settings.register_profile("reckon-ci", deadline=None, derandomize=True)
 settings.load_profile("reckon-ci" if os.environ.get("CI") else "reckon")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_waiting_for_the_disk():
+    """Whoever reads a file finds what was written, on the disk or not yet; only a power cut would tell."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory) -> Path:
     """The folder of a model like `tiny`, of one layer of width 16."""

@@ -69,13 +69,30 @@ def test_another_seed_gives_other_problems_but_never_crosses_splits(task):
 
 @each
 def test_same_seed_same_problems_in_any_order_of_asking(task):
-    first, second = task.problems("dev"), task.problems("dev")
+    first, second = task.problems("dev"), type(task).problems.__wrapped__(task, "dev")
+    assert second is not first
     assert second[149] == first[149]
     assert list(first) == list(second)
     assert first[-1] == first[149]
     assert list(first[3:6]) == [first[3], first[4], first[5]]
     with pytest.raises(IndexError):
         first[150]
+
+
+@each
+def test_tasks_with_the_same_settings_share_their_problems(task):
+    problems = task.problems("dev")
+    assert type(task)(**task.__dict__).problems("dev") is problems
+    assert task.problems("test") is not problems
+    for other in ({"seed": 5}, {"seed": False}, {"dev": 7}):  # False == 0, and names other random numbers
+        assert type(task)(**{**task.__dict__, **other}).problems("dev") is not problems
+
+
+def test_settings_may_be_lists():
+    """As somebody writes them in Python; they cannot be hashed."""
+    one, other = RunningSums(count=[2, 3]), RunningSums(count=[2, 4])
+    assert one.problems("dev") is RunningSums(count=[2, 3]).problems("dev")
+    assert one.problems("dev") is not other.problems("dev")
 
 
 @each

@@ -17,7 +17,7 @@ import numpy as np
 
 from reckon.errors import InputError
 from reckon.tasks._checkers import Number, YesNo
-from reckon.tasks._splits import Draft, Generated, check_choice, check_pair, check_sizes, ways
+from reckon.tasks._splits import Draft, Generated, check_choice, check_pair, check_sizes, made_once, ways
 from reckon.types import Problem, Rng, Split, Step, Verdict
 
 Mode: TypeAlias = Literal["open", "direct"]
@@ -120,6 +120,7 @@ class LetterCount:
                 f"LetterCount: `most` must be from 1 to the longest length, {self.length[1]}, not {self.most}."
             )
 
+    @made_once
     def problems(self, split: Split) -> Generated[int]:
         """The problems of a split."""
         low, high = self.length
@@ -201,6 +202,7 @@ class WordLength:
     def __post_init__(self) -> None:
         _check(self)
 
+    @made_once
     def problems(self, split: Split) -> Generated[int]:
         """The problems of a split."""
         return Generated(
@@ -272,6 +274,7 @@ class DistinctLetters:
         if self.count == "uniform" and self.length[1] < 2:
             raise InputError("DistinctLetters: `length` must reach 2 for a uniform count.")
 
+    @made_once
     def problems(self, split: Split) -> Generated[int]:
         """The problems of a split."""
         most = min(self.length[1], len(self.alphabet))
@@ -358,6 +361,7 @@ class Substring:
                 f"Substring: `size` must stay below the shortest length, {self.length[0]}, not reach {self.size[1]}."
             )
 
+    @made_once
     def problems(self, split: Split) -> Generated[str]:
         """The problems of a split."""
         return Generated(

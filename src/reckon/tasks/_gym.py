@@ -19,7 +19,7 @@ from reckon.errors import InputError, MissingError
 from reckon.tasks._answers import LONGEST, answer_block
 from reckon.tasks._checkers import Number
 from reckon.tasks._killable import CrashedError, Killable, TimedOutError
-from reckon.tasks._splits import Draft, Generated, check_sizes
+from reckon.tasks._splits import Draft, Generated, check_sizes, made_once
 from reckon.types import Json, Problem, Rng, Split, Step, Verdict
 
 SHARES = (0.5, 0.25, 0.25)  # generating is slow here, so that a split must not be rare
@@ -153,6 +153,7 @@ class ReasoningGym:
     def _config(self, name: str) -> str:
         return json.dumps(dict(self.config.get(name, {})), sort_keys=True)
 
+    @made_once
     def problems(self, split: Split) -> Generated[str]:
         """The problems of a split; each carries `index`, its seed in the dataset."""
         weights = self._weights()

@@ -11,7 +11,7 @@ import numpy as np
 from reckon.errors import InputError
 from reckon.tasks import _theories
 from reckon.tasks._checkers import Choice
-from reckon.tasks._splits import Draft, Generated, check_pair, check_sizes
+from reckon.tasks._splits import Draft, Generated, check_pair, check_sizes, made_once
 from reckon.types import Problem, Rng, Split, Step, Verdict
 
 _MAKERS: dict[str, Callable[[np.random.Generator, int], _theories.Theory | None]] = {
@@ -60,6 +60,7 @@ class Rules:
                 f"not {list(self.domains)!r}."
             )
 
+    @made_once
     def problems(self, split: Split) -> Generated[tuple[str, int]]:
         """The problems of a split; each carries `hops` and `options` in its columns."""
         return Generated(

@@ -11,7 +11,8 @@ import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar, get_args, overload
+from functools import lru_cache, wraps
+from typing import Generic, TypeVar, cast, get_args, overload
 
 import numpy as np
 
@@ -20,7 +21,9 @@ from reckon.types import Json, Problem, Rng, Split
 
 SPLITS: tuple[Split, ...] = get_args(Split)
 SHARES = (0.8, 0.1, 0.1)  # of all possible problems, for train, dev and test
+KEPT = 8  # lists of problems of each kind of task
 Target = TypeVar("Target")
+Owner = TypeVar("Owner")
 
 
 def check_split(split: str) -> None:
@@ -135,6 +138,33 @@ class Generated(Sequence[Problem], Generic[Target]):
             f"Only {index} different problems were found for split '{self._split}', which should have {self._size}: "
             f"there are no more{aim}. {self._remedy}"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a list of problems depends on; equal for tasks that have the same settings."""
+
+    task: object = field(compare=False)
+    kind: type
+    settings: str  # not the task itself, which cannot be hashed where a setting is a list
+    split: Split
+
+
+def made_once(problems: Callable[[Owner, Split], Generated[Target]]) -> Callable[[Owner, Split], Generated[Target]]:
+    """Gives tasks with the same settings the same list, which a recipe asks for again and again.
+
+    The last 8 lists are kept. `problems.__wrapped__` makes one anew.
+    """
+
+    @lru_cache(maxsize=KEPT)
+    def kept(asked: _Asked) -> Generated[Target]:
+        return problems(cast("Owner", asked.task), asked.split)
+
+    @wraps(problems)
+    def found(task: Owner, split: Split) -> Generated[Target]:
+        return kept(_Asked(task=task, kind=type(task), settings=repr(task), split=split))
+
+    return found
 
 
 def check_pair(owner: object, name: str, *, least: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from reckon.errors import InputError
 from reckon.tasks._checkers import Number
-from reckon.tasks._splits import Draft, Generated, check_pair, check_sizes, ways
+from reckon.tasks._splits import Draft, Generated, check_pair, check_sizes, made_once, ways
 from reckon.types import Problem, Rng, Split, Step, Verdict
 
 _INTEGER = Number(minimum=0)
@@ -44,6 +44,7 @@ class ChainArithmetic:
         if self.operations < 1:
             raise InputError(f"ChainArithmetic: `operations` must be 1 or more, not {self.operations}.")
 
+    @made_once
     def problems(self, split: Split) -> Generated[None]:
         """The problems of a split."""
         return Generated(
@@ -143,6 +144,7 @@ class RunningSums:
         check_pair(self, "count", least=2)
         check_pair(self, "size", least=0)
 
+    @made_once
     def problems(self, split: Split) -> Generated[int]:
         """The problems of a split."""
         return Generated(
@@ -241,6 +243,7 @@ class Largest:
         if self.count < 2 or self.size[0] == self.size[1]:
             raise InputError("Largest: at least 2 numbers (`count`) out of at least 2 values (`size`) are needed.")
 
+    @made_once
     def problems(self, split: Split) -> Generated[None]:
         """The problems of a split."""
         return Generated(
