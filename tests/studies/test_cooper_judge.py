@@ -300,9 +300,9 @@ def test_a_cell_depends_on_its_seed_alone():
 
 
 def test_fast_runs_end_to_end(tmp_path):
-    results = run_study("cooper-judge", tmp_path, fast=True)
+    results = run_study("cooper-judge", tmp_path, fast=True, seeds=[0])
     assert results["not run"] == []
-    assert len(list((tmp_path / "cells").iterdir())) == 2 * len(cooper_judge.ARMS)
+    assert len(list((tmp_path / "cells").iterdir())) == len(cooper_judge.ARMS)
     assert (tmp_path / "curves.png").stat().st_size > 10_000
 
 

@@ -225,9 +225,9 @@ def test_a_point_of_a_curve_has_spent_no_more_than_it_says():
 
 
 def test_fast_runs_end_to_end(tmp_path):
-    results = run_study("domain-sampling", tmp_path, fast=True)
+    results = run_study("domain-sampling", tmp_path, fast=True, seeds=[0])
     assert results["not run"] == []
-    assert len(list((tmp_path / "cells").iterdir())) == 2 * len(_ARMS)
+    assert len(list((tmp_path / "cells").iterdir())) == len(_ARMS)
     assert json.loads((tmp_path / "results.json").read_text())["claims"] == []
 
 
