@@ -17,7 +17,7 @@ from reckon.recipe import KINDS, kinds_table, methods_table
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "src" / "reckon").rglob("*.py"))
 MODULES = sorted(f"reckon.{name}" for _, name, _ in pkgutil.iter_modules(reckon.__path__) if not name.startswith("_"))
-LIGHT = ("labels", "tasks", "evaluate", "runs", "report", "studies", "recipe", "cli", "types", "errors")
+LIGHT = ("labels", "ordinal", "tasks", "evaluate", "runs", "report", "studies", "recipe", "cli", "types", "errors")
 
 
 def functions():

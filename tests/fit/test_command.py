@@ -72,7 +72,7 @@ def test_a_kind_knows_how_many_rows_its_loss_needs(kind):
     assert KINDS[kind].least == getattr(KINDS[kind].loss(Settings(), reference), "least", 1)
 
 
-@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if not KINDS[kind].solved])
 def test_every_kind_fits_and_says_what_it_made(kind, small, tmp_path):
     data = write(tmp_path / "data.jsonl", rows_of(KINDS[kind].shape))
     found = fit_command(kind, data, small, tmp_path / "out", Settings(**QUICK), show="nothing")

@@ -20,6 +20,7 @@ from reckon.rewards._judges_reading import Calibrated, check_tokens
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
 from reckon.rewards._reference_based import ReferenceBased
+from reckon.rewards._staged import StagedReward, StagedRewardHead
 from reckon.steps import Pattern
 from reckon.types import Problem
 
@@ -27,12 +28,20 @@ PROBLEMS = [Problem(id="a", prompt="1+2=", answer="3"), Problem(id="b", prompt="
 TEXTS = ["3", "3 or\nso", "", "x;y;\nz"]
 
 
+def staged_head():
+    head = StagedRewardHead(32, 3)
+    with torch.no_grad():
+        head.psi.copy_(torch.randn(2, 32, generator=torch.Generator().manual_seed(0)))
+    return head
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A fitted model with a head, and the reference it came from."""
+    """A fitted model with heads of both kinds, and the reference it came from."""
     folder = tmp_path_factory.mktemp("judges")
     model, reference = language_model(), language_model(head=False, seed=1)
     model.save_pretrained(folder / "judge")
+    staged_head().save(folder / "judge")
     reference.save_pretrained(folder / "start")
     batch = answered(model, PROBLEMS, TEXTS, group=[0, 0, 1, 1])
     return folder / "judge", model, reference, batch
@@ -71,6 +80,11 @@ CASES = [
         {"kind": "reference_based", "show_reference": False, "keep": [1, 1], "center": 0.5},
         {},
         lambda model, _: ReferenceBased(model, reference=False, keep=(1, 1), center=0.5),
+    ),
+    (
+        {"kind": "staged_reward", "worth": [0, 1, 5]},
+        {},
+        lambda model, _: StagedReward(model, staged_head(), worth=(0.0, 1.0, 5.0)),
     ),
 ]
 

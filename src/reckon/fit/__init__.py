@@ -9,9 +9,10 @@ from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, St
 from reckon.fit._loop import Plan, fit, measure, schedule, shuffled
 from reckon.fit._read import Read, read_examples
 from reckon.fit._reference import CachedReference
-from reckon.fit._rows import Example, Paired, Prefix, Stepwise, Unpaired
+from reckon.fit._rows import Example, Paired, Prefix, Staged, Stepwise, Unpaired
 from reckon.fit._scores import BradleyTerry, OutcomeBCE, OutcomeSteps, PrefixValues, StepLabels
 from reckon.fit._sft import negative_log_likelihood, sft
+from reckon.fit._staged import StagedOutcome
 
 __all__ = [
     "JUDGE_FILE",
@@ -35,6 +36,8 @@ __all__ = [
     "Read",
     "Scored",
     "Settings",
+    "Staged",
+    "StagedOutcome",
     "StepLabels",
     "StepRewards",
     "Stepwise",

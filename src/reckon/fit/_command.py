@@ -21,6 +21,7 @@ from reckon.fit._read import Read, Source, read_examples
 from reckon.fit._reference import CachedReference
 from reckon.fit._rows import Example, Prefix, Unpaired
 from reckon.fit._scores import PrefixValues
+from reckon.fit._staged import StagedOutcome, counted, record, solved
 from reckon.models import BUILT_IN, Optimization, Sampling, load_model
 from reckon.runs import Run
 from reckon.tasks import prompt_key
@@ -95,9 +96,15 @@ def fit_command(
     learner = _learner(bare, entry, settings, total=total)
     loss = entry.loss(settings, _reference(entry, learner, settings))
     check_rows(learner, loss, given.train, given.dev)
+    if isinstance(loss, StagedOutcome):
+        loss = solved(learner, given.train, given.dev, settings)
     recipe = _recipe(kind, data, dev_data, given, model, settings)
     with _open(out, recipe, overwrite=overwrite, resume=resume) as run:
-        finished = fit(learner, given.train, loss, plan, run, dev=given.dev, order=order)
+        if isinstance(loss, StagedOutcome):
+            record(learner, loss, given.train, given.dev, run)
+            finished = True
+        else:
+            finished = fit(learner, given.train, loss, plan, run, dev=given.dev, order=order)
         if finished and run.best is not None:
             run.load({"model": learner}, "best")
         calibration, said = _calibration(learner, given.dev, loss, settings) if finished else (None, [])
@@ -112,7 +119,7 @@ def fit_command(
             metrics=measure(learner, given.dev, loss) if given.dev and finished else {},
         )
         if finished:
-            _write(result, learner, recipe, entry, settings, calibration)
+            _write(result, learner, recipe, entry, settings, calibration, loss)
     return result
 
 
@@ -231,6 +238,9 @@ def _rows(entry: Entry, source: Source, settings: Settings) -> tuple[Read, list[
         read, told = _at_most(read, settings)
     if settings.show_reference:
         read = _answered(read, settings)
+    if shape == "staged":
+        read, more = counted(read, settings.stages, settings.stage_of)
+        told += more
     if read.unknown:
         told.append(f"{read.unknown} rows without a label were left out.")
     if read.dropped:
@@ -356,10 +366,13 @@ def _write(
     entry: Entry,
     settings: Settings,
     calibration: Calibration | None,
+    loss: FitLoss,
 ) -> None:
     """The model's folder, the classifier's, and what they are."""
     folder = result.folder / "model"
     model.save_pretrained(folder)
+    if isinstance(loss, StagedOutcome):
+        loss.known.save(folder)
     kind = _judge(entry, settings)
     if kind in SCALAR:
         model.save_classifier(result.folder / "classifier", end_token=not settings.show_reference)
@@ -377,6 +390,8 @@ def _write(
         "model_sha256": _digest(folder),
         "dev": {name.removeprefix("dev/"): value for name, value in result.metrics.items()},
     }
+    if settings.stages:
+        about["stages"] = list(settings.stages)
     (result.folder / ABOUT_FILE).write_text(json.dumps(about, indent=2) + "\n")
     if kind is None:
         return
@@ -392,6 +407,8 @@ def _write(
         judge["center"] = (result.metrics["dev/chosen"] + result.metrics["dev/rejected"]) / 2
     if kind == "reference_based":
         judge["show_reference"] = True
+    if settings.worth is not None:
+        judge["worth"] = list(settings.worth)
     if calibration is not None:
         judge |= {"temperature": calibration.temperature, "bias": calibration.bias}
     (folder / JUDGE_FILE).write_text(json.dumps({**judge, "about": about}, indent=2) + "\n")

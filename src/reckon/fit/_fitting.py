@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from reckon.errors import InputError
 from reckon.fit._checks import check_choice
-from reckon.fit._rows import Example, Paired, Prefix, Unpaired
+from reckon.fit._rows import Example, Paired, Prefix, Stepwise, Unpaired
 from reckon.tasks import prompt_key, split_of
 from reckon.types import Problem
 
@@ -94,5 +94,5 @@ def _longest(model: LanguageModel, row: Example) -> int:
         return max(len(model.response_tokens(text, ended=ended)) for text, ended in sides)
     if isinstance(row, Prefix):
         return max(len(model.response_tokens(row.text)), len(row.tokens or ()) + 1)
-    text = row.text if isinstance(row, Unpaired) else "".join(row.steps)
+    text = "".join(row.steps) if isinstance(row, Stepwise) else row.text
     return len(model.response_tokens(text, ended=row.ended))

@@ -14,6 +14,7 @@ from reckon.fit._draw import Balance
 from reckon.fit._likelihood import KTO, SFT, FitLoss, ImplicitCE, Preference, StepRewards
 from reckon.fit._read import Shape
 from reckon.fit._scores import BradleyTerry, OutcomeBCE, OutcomeSteps, PrefixValues, StepLabels
+from reckon.fit._staged import StagedOutcome
 from reckon.models import Lora, check_sync
 from reckon.rewards import format_reference_based, question_of
 from reckon.steps import Pattern
@@ -37,9 +38,12 @@ Kind: TypeAlias = Literal[
     "outcome-steps",
     "process",
     "value",
+    "staged",
 ]
 # The reward that `reckon.rewards.load_judge` makes of the model; None = a policy, or nothing that scores by itself.
-JudgeKind: TypeAlias = Literal["implicit_reward", "outcome_model", "reference_based", "step_model", "step_advantage"]
+JudgeKind: TypeAlias = Literal[
+    "implicit_reward", "outcome_model", "reference_based", "step_model", "step_advantage", "staged_reward"
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,10 @@ class Settings:
     separator: str = "\n"  # put between given steps
     buckets: bool = True  # value: prefixes below and above 0.5 equally often
     calibrate: bool = True  # value: temperature and bias from the rows held back
+    stages: tuple[str, ...] = ()  # staged: their names in order, lowest first, where rows have names and not counts
+    stage_of: str | None = None  # staged: `file.py:name`, (problem, text) to a stage, for rows without one
+    worth: tuple[float, ...] | None = None  # staged: of each stage, as the score; None = the last one's log-odds
+    folds: int = 5  # staged: of the cross-validation that chooses the penalty
     dev: float = 0.1  # share of prompts held back
     prompts: float = 1.0  # share of the others that is learned from, drawn at random
     responses: int | None = None  # most responses to a prompt, drawn likewise before pairs are made; all but value
@@ -121,6 +129,7 @@ class Entry:
     beta: float = 0.0
     head: bool = False
     least: int = 1  # rows to a mini-batch
+    solved: bool = False  # True = on the model as it is, at once: none of `LEARNING` is read
 
     def loss(self, settings: Settings, reference: CachedReference | None) -> FitLoss:
         """The loss, with the kind's own beta where none is set."""
@@ -257,7 +266,27 @@ KINDS: Mapping[Kind, Entry] = {
         lambda s, r: PrefixValues(),
         head=True,
     ),
+    "staged": Entry(
+        "staged",
+        "staged_reward",
+        ("responses", "stages", "stage_of", "worth", "folds"),
+        lambda s, r: StagedOutcome(),
+        solved=True,
+    ),
 }
+# How a model learns step by step.
+LEARNING = (
+    "together",
+    "epochs",
+    "batch",
+    "lr",
+    "schedule",
+    "warmup",
+    "evaluate_every",
+    "save_every",
+    "lora",
+    "activation_checkpointing",
+)
 _SOME_READ = {name for entry in KINDS.values() for name in entry.reads}
 
 
@@ -271,6 +300,11 @@ def entry_of(kind: str, settings: Settings) -> Entry:
     if entry is None:
         raise InputError(f"{kind!r} cannot be fitted. Choose one of: {', '.join(KINDS)}.")
     for setting in dataclasses.fields(settings):
+        if entry.solved and setting.name in LEARNING and getattr(settings, setting.name) != setting.default:
+            raise InputError(
+                f"`{setting.name}` is how a model learns step by step, and {kind!r} solves for a head of the model as "
+                "it is. Leave it out."
+            )
         unread = setting.name in _SOME_READ and setting.name not in entry.reads
         if unread and getattr(settings, setting.name) != setting.default:
             readers = ", ".join(name for name, other in KINDS.items() if setting.name in other.reads)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from reckon.errors import InputError
-from reckon.fit._rows import Example, Paired, Prefix, Stepwise, Unpaired
+from reckon.fit._rows import Example, Paired, Prefix, Staged, Stepwise, Unpaired
 from reckon.tasks import Row, to_chat
 from reckon.types import Chat, Problem
 
@@ -119,6 +119,25 @@ def prefix(row: Row, separator: str) -> list[Example]:
     whole_numbers = isinstance(tokens, Sequence) and all(isinstance(token, int) for token in tokens)
     sampled = tuple(tokens) if isinstance(tokens, Sequence) and whole_numbers else None
     return [Prefix(problem=problem, text=text, q=q, tokens=sampled)]
+
+
+def staged(row: Row, separator: str) -> list[Example]:
+    """A response and its stage, a count or a name; None where there is none, for a function may know it."""
+    problem = _problem(row)
+    text = _response(row, _first(row, ("completion", "text", "response")))
+    return [Staged(problem=problem, text=text, stage=_stage(row), ended=_ended(row))]
+
+
+def _stage(row: Row) -> int | str | None:
+    value = row.values.get("stage")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, str) and not value.strip().isdigit():  # CSV has no numbers
+        return value
+    number = _number(row, "stage", value)
+    if number < 0 or number != int(number):
+        raise InputError(f"{row.place}: `stage` is {value}, but stages are counted from 0. Write a count or a name.")
+    return int(number)
 
 
 def _problem(row: Row, prompt: str | Chat | None = None) -> Problem:

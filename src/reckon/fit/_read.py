@@ -15,7 +15,7 @@ from reckon.fit._checks import check_choice
 from reckon.fit._rows import Example
 from reckon.tasks import Row, read_rows
 
-Shape: TypeAlias = Literal["imitation", "unpaired", "paired", "stepwise", "prefix"]
+Shape: TypeAlias = Literal["imitation", "unpaired", "paired", "stepwise", "prefix", "staged"]
 OnBad: TypeAlias = Literal["error", "drop"]
 # A file (.jsonl, .csv, .parquet), a run's folder, one of `reckon label`, a dataset on the Hugging Face hub, such a
 # dataset, or a list.
@@ -29,6 +29,7 @@ _PARSERS: Mapping[Shape, Callable[[Row, str], list[Example]]] = {
     "paired": _parse.paired,
     "stepwise": _parse.stepwise,
     "prefix": _parse.prefix,
+    "staged": _parse.staged,
 }
 
 
@@ -49,8 +50,8 @@ def read_examples(source: Source, shape: Shape, *, separator: str = "\n", on_bad
     `chosen, rejected` as whole conversations (paired), `prompt, completions, labels` (stepwise). Also taken:
     transcripts of "Human: ... Assistant: ..." as HH-RLHF has them (paired: the answers in which they first differ),
     `prompt, completions, correctness` (unpaired, several responses a row), `messages` (imitation: the last turn),
-    `prompt, prefix, q_hat` (prefix), and this project's tables of rollouts, evaluations and labelled prefixes. Prompts
-    are text or messages, and so are responses, of one assistant's turn.
+    `prompt, prefix, q_hat` (prefix), `prompt, completion, stage` (staged), and this project's tables of rollouts,
+    evaluations and labelled prefixes. Prompts are text or messages, and so are responses, of one assistant's turn.
 
     A response is cut off, and gets no end token, where `truncated` is true or `end` is there and not "eos".
 

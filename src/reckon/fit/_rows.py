@@ -66,7 +66,17 @@ class Prefix:
         _check_label(self.problem, self.q)
 
 
-Example: TypeAlias = Unpaired | Paired | Stepwise | Prefix
+@dataclass(frozen=True, kw_only=True)
+class Staged:
+    """One response and how many stages it passed, in their order."""
+
+    problem: Problem
+    text: str
+    stage: int | str | None = None  # from 0, or a stage's name; None = not known
+    ended: bool = True  # see `Unpaired`
+
+
+Example: TypeAlias = Unpaired | Paired | Stepwise | Prefix | Staged
 
 
 def _check_label(problem: Problem, label: float | None) -> None:

@@ -26,6 +26,13 @@ from reckon.rewards._process_models import StepAdvantage, StepModel
 from reckon.rewards._provers import CanProve, ExactAdvantage, MonteCarloAdvantage
 from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, format_reference_based, question_of
 from reckon.rewards._references import ReferenceStore
+from reckon.rewards._staged import (
+    StagedReward,
+    StagedRewardHead,
+    last_states,
+    stage_of_verdict,
+    staged_log_probabilities,
+)
 from reckon.rewards._text import Containment, Format, KeywordReward, RepetitionPenalty, StrictLayout, ThinkFormat
 from reckon.rewards._token_outcome import HasHeadedTwin, TokenOutcomeModel
 from reckon.rewards._tree import Gate, Sum, as_reward
@@ -83,6 +90,8 @@ __all__ = [
     "RepetitionPenalty",
     "RewardFunction",
     "SequenceClassifier",
+    "StagedReward",
+    "StagedRewardHead",
     "Standardized",
     "StepAdvantage",
     "StepModel",
@@ -96,6 +105,7 @@ __all__ = [
     "format_reference_based",
     "is_fitted",
     "is_group_level",
+    "last_states",
     "load_function",
     "load_judge",
     "not_",
@@ -103,5 +113,7 @@ __all__ = [
     "question_of",
     "reward_metrics",
     "sequences_of",
+    "stage_of_verdict",
+    "staged_log_probabilities",
     "text_sequences",
 ]

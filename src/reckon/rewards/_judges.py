@@ -15,6 +15,7 @@ from reckon.rewards._judges_reading import Calibrated, Scorer
 from reckon.rewards._outcome import OutcomeModel
 from reckon.rewards._process_models import StepAdvantage, StepModel
 from reckon.rewards._reference_based import ReferenceBased
+from reckon.rewards._staged import StagedReward, StagedRewardHead
 from reckon.steps import Pattern
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from reckon.types import Json
 
 JUDGE_FILE = "judge.json"
-Judge: TypeAlias = ImplicitReward | OutcomeModel | StepModel | StepAdvantage | ReferenceBased
+Judge: TypeAlias = ImplicitReward | OutcomeModel | StepModel | StepAdvantage | ReferenceBased | StagedReward
 # What judge.json may say of each kind beside it: how its model was trained, so how it has to be read.
 KEYS: Mapping[str, tuple[str, ...]] = {
     "implicit_reward": ("beta", "reference", "splitter", "system"),
@@ -30,7 +31,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "step_model": ("splitter", "end_token", "temperature", "bias", "system"),
     "step_advantage": ("splitter", "temperature", "bias", "system"),
     "reference_based": ("center", "show_reference", "keep"),
+    "staged_reward": ("worth", "system"),
 }
+HEADLESS = ("implicit_reward", "staged_reward")  # kinds whose model has no value head
 
 
 def load_judge(
@@ -88,7 +91,7 @@ def load_judge(
             value_head=head,
         )
 
-    model = opened(str(path), head=kind != "implicit_reward")
+    model = opened(str(path), head=kind not in HEADLESS)
     if model.head is not None and not bool(model.head.weight.any()):
         raise InputError(
             f"the judge in {path} has no value head, or one that never learned. Was it saved completely? Fit it again."
@@ -170,6 +173,8 @@ def _build(
         pair = None if keep is None else cast("tuple[int, int]", tuple(keep))
         shown, center = _flag(where, about, "show_reference", True), _number(where, about, "center", 0.0)
         return ReferenceBased(model, reference=shown, keep=pair, center=center)
+    if kind == "staged_reward":
+        return StagedReward(model, StagedRewardHead.load(folder), worth=_worth(where, about))
     temperature, bias = _number(where, about, "temperature", 1.0), _number(where, about, "bias", 0.0)
     read: Scorer = model if (temperature, bias) == (1.0, 0.0) else Calibrated(model, temperature=temperature, bias=bias)
     if kind == "outcome_model":
@@ -198,6 +203,16 @@ def _number(where: Path, about: Mapping[str, Json], key: str, default: float) ->
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{where}: `{key}` is {value!r}; it must be a number.")
     return float(value)
+
+
+def _worth(where: Path, about: Mapping[str, Json]) -> tuple[float, ...] | None:
+    """What each stage is worth, if that is said."""
+    value = about.get("worth")
+    if value is None:
+        return None
+    if not isinstance(value, list) or any(isinstance(one, bool) or not isinstance(one, int | float) for one in value):
+        raise InputError(f"{where}: `worth` is {value!r}; it must be a list of numbers, or null.")
+    return tuple(float(cast("float", one)) for one in value)
 
 
 def _flag(where: Path, about: Mapping[str, Json], key: str, default: bool) -> bool:

@@ -49,8 +49,10 @@ STUDIES: Mapping[str, str] = {
     "prime-transformer": "The same on a small transformer, with six arms and the true step errors beside them",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
     "process-advantage-verifiers-learned": "The same with a verifier learned from rollouts, spent in six ways",
+    "rare-events-presto": "The rare last stage of a funnel: PRESTO, proportional odds and logit, held to the truth",
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
     "signals-on-smollm": "Eight signals on SmolLM2-135M adding numbers, at equal tokens; needs the extra smollm2",
+    "staged-reward-head": "A reward head of ordered stages, where under 2 % of rollouts are right",
     "surrogate-rewards": "Rewards for format and length, without answers, on a table of 16 actions",
     "surrogate-transformer": "The same on sums as text, by a transformer of two layers, and by one that cannot add",
 }

@@ -1,0 +1,205 @@
+"""What a user hands over, checked, and rows made of it that the solver can read."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from reckon.errors import InputError
+from reckon.ordinal._likelihood import Floats
+from reckon.ordinal._rows import Matrix, Rows
+
+Codes: TypeAlias = NDArray[np.intp]  # [n], the place of each row's class in the order, from 0
+HUGE = 1e100  # of a column on the solver's scale; squared and summed it must stay a number
+
+
+def read_features(estimator: BaseEstimator, x: ArrayLike | Matrix) -> Matrix:
+    """[n, p] float64, dense or CSR, of a fitted estimator's width.
+
+    Raises:
+        InputError: another number of columns, or NaN or infinity in it.
+    """
+    try:
+        found = validate_data(estimator, x, reset=False, accept_sparse="csr", dtype=np.float64, ensure_all_finite=False)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    _check_finite(found)
+    return found
+
+
+def read_rows(estimator: BaseEstimator, x: ArrayLike | Matrix, y: ArrayLike) -> tuple[Matrix, NDArray[Any]]:
+    """Features [n, p] and labels [n]; remembers the width and the names of the columns.
+
+    Raises:
+        InputError: shapes that do not fit, NaN or infinity, or labels that are measurements.
+    """
+    try:
+        found, labels = validate_data(estimator, x, y, accept_sparse="csr", dtype=np.float64, ensure_all_finite=False)
+        check_classification_targets(labels)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    _check_finite(found)
+    return found, labels
+
+
+def order_of(y: ArrayLike, categories: Sequence[Any] | None) -> Sequence[Any] | None:
+    """The categories, or where none are given those of `y` itself, if it is an ordered categorical of pandas."""
+    dtype: Any = getattr(y, "dtype", None)
+    if categories is None and getattr(dtype, "ordered", False):
+        return list(dtype.categories)
+    return categories
+
+
+def encode(labels: NDArray[Any], categories: Sequence[Any] | None) -> tuple[NDArray[Any], Codes]:
+    """The classes in their order [K], and each label's place in it.
+
+    Args:
+        labels: [n].
+        categories: the order, lowest first; None: as numbers ascend. Words are then sorted by letter, with a warning.
+
+    Raises:
+        InputError: a label that is no category, a category twice, or labels of one class only.
+    """
+    present = np.unique(labels)
+    if categories is None:
+        classes = present
+        if labels.dtype.kind in "OUS" and len(present) > 2:
+            warnings.warn(
+                f"labels are ordered by letter: {' < '.join(map(str, classes))}. Give the order as categories=[...], "
+                "lowest first.",
+                stacklevel=3,
+            )
+    else:
+        classes = np.asarray(list(categories))
+        if len(set(classes.tolist())) < len(classes):
+            raise InputError(f"categories are {classes.tolist()}; each must be there once.")
+        unknown = np.flatnonzero(~np.isin(labels, classes))
+        if len(unknown):
+            raise InputError(
+                f"y, row {unknown[0]}: {labels[unknown].tolist()[0]!r} is not among the categories {classes.tolist()}. "
+                "Add it in its place, or drop the row."
+            )
+    order = np.argsort(classes, kind="stable")
+    codes = order[np.searchsorted(classes, labels, sorter=order)]
+    return classes, codes
+
+
+def read_weights(weights: ArrayLike | None, count: int) -> Floats:
+    """[n] float64, 0 or more and not all 0; ones if None.
+
+    Raises:
+        InputError: another shape, a negative weight, NaN, or nothing but zeros.
+    """
+    if weights is None:
+        return np.ones(count)
+    read = np.asarray(weights, dtype=np.float64)
+    if read.shape != (count,):
+        raise InputError(f"sample_weight has shape {read.shape}, but X has {count} rows: give one number a row.")
+    bad = np.flatnonzero(~(read >= 0) | np.isinf(read))
+    if len(bad):
+        raise InputError(f"sample_weight, row {bad[0]}: {read[bad[0]]} is not a weight. Give 0 or more.")
+    if not read.any():
+        raise InputError("sample_weight is zero in every row, so there is nothing to learn from.")
+    return read
+
+
+def check_classes(classes: NDArray[Any], codes: Codes, weights: Floats, where: str) -> None:
+    """Every class must be there, or the boundary before it lies at infinity.
+
+    Raises:
+        InputError: one class only, or a class without rows of a weight above 0.
+    """
+    mass = np.bincount(codes, weights=weights, minlength=len(classes))
+    if np.count_nonzero(mass) < 2:
+        only = classes.tolist()[int(mass.argmax())]
+        raise InputError(f"{where} hold one class only ({only!r}); an order needs two, and three to share anything.")
+    if not mass.all():
+        missing = classes.tolist()[int(np.flatnonzero(mass == 0)[0])]
+        raise InputError(
+            f"{where} hold no row of class {missing!r}. Leave it out of the order or merge it with its neighbor; in "
+            "folds, ask for fewer."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Rows for the solver, and how to come back from their scale."""
+
+    rows: Rows
+    means: Floats  # [p] subtracted from each column; 0 where they are not standardized
+    scale: Floats  # [p] divided by
+
+
+def prepare(x: Matrix, codes: Codes, weights: Floats, classes: int, standardize: bool) -> Prepared:
+    """Sorts rows by class, drops those of weight 0, and standardizes columns to weighted mean 0 and population sd 1.
+
+    Raises:
+        InputError: numbers so large that their squares overflow.
+    """
+    order = np.argsort(codes, kind="stable")
+    order = order[weights[order] > 0]
+    x, weights = x[order], weights[order] / weights[order].sum()
+    x = sparse.csr_array(x) if sparse.issparse(x) else x
+    starts = np.searchsorted(codes[order], np.arange(classes + 1))
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
+        means = weights @ x if standardize else np.zeros(x.shape[1])
+        scale = _spread(x, weights, means) if standardize else np.ones_like(means)
+        size = np.asarray(abs(x).max(axis=0).todense()).ravel() if sparse.issparse(x) else np.abs(x).max(axis=0)
+    bad = np.flatnonzero(~(np.isfinite(scale) & (size / scale < HUGE)))
+    if len(bad):
+        raise InputError(f"X, column {bad[0]}: numbers as large as {size[bad[0]]:.2g} cannot be squared. Scale it.")
+    ones = np.ones((x.shape[0], 1))
+    shift = np.zeros(x.shape[1] + 1)
+    if sparse.issparse(x):
+        design = sparse.csr_array(sparse.hstack([sparse.csr_array(ones), x @ sparse.diags_array(1 / scale)]))
+        shift[1:] = means / scale
+    else:
+        design = np.ascontiguousarray(np.hstack([ones, (x - means) / scale]))
+    return Prepared(rows=Rows(design, weights, starts, shift), means=means, scale=scale)
+
+
+def _spread(x: Matrix, weights: Floats, means: Floats) -> Floats:
+    """[p]: weighted population standard deviations, 1 for a constant column."""
+    if sparse.issparse(x):
+        x.sum_duplicates()
+        there, squares = x.copy(), x.copy()
+        there.data = np.ones_like(x.data)
+        squares.data = (x.data - means[x.indices]) ** 2
+        variance = weights @ squares + np.maximum(1 - weights @ there, 0.0) * means**2  # what is not there is 0
+    else:
+        variance = weights @ (x - means) ** 2
+    spread = np.sqrt(variance)
+    constant = spread <= 1e-7 * np.abs(means)  # so little is what rounding leaves of one
+    return np.where(constant, 1.0, spread)
+
+
+def restore(prepared: Prepared, theta: Floats, released_faults: bool) -> tuple[Floats, Floats]:
+    """Intercepts [..., K-1] and psi [..., K-1, p] on the scale of the features as given, from theta [..., K-1, p+1].
+
+    Coefficients are psi summed up over boundaries. So must be what the means take from the intercepts; the released
+    code takes the means times psi (its fault 1), which is right only where the means are 0.
+    """
+    psi = theta[..., 1:] / prepared.scale
+    coef = psi.cumsum(axis=-2)
+    taken = psi if released_faults else coef
+    return theta[..., 0].cumsum(axis=-1) - taken @ prepared.means, psi
+
+
+def _check_finite(x: Matrix) -> None:
+    if sparse.issparse(x):
+        table = x.tocoo()
+        bad = ~np.isfinite(table.data)
+        rows, columns = table.row[bad], table.col[bad]
+    else:
+        rows, columns = np.nonzero(~np.isfinite(x))
+    if len(rows):
+        raise InputError(f"X holds NaN or inf in row {rows[0]}, column {columns[0]}. Impute it or drop the row.")
