@@ -136,6 +136,6 @@ STUDY = Study(
         "All judges are fitted by `fit_command`, opened by `load_judge`, and asked about 16 responses to each of 200 "
         "new prompts. Every arm of a seed sees the same rows.",
         "Chosen before any run: the rules, the world and the settings; the rate of 1e-3 is that of outcome models in "
-        "implicit-prm-transformer. One seed beyond those here was run for its time.",
+        "implicit-prm-transformer. Nothing but the fast form was run before.",
     ),
 )
