@@ -1,6 +1,7 @@
 """What keeps it one house: sizes, light rooms, directions of imports, and documentation that is complete."""
 
 import ast
+import functools
 import importlib
 import inspect
 import os
@@ -20,13 +21,16 @@ MODULES = sorted(f"reckon.{name}" for _, name, _ in pkgutil.iter_modules(reckon.
 LIGHT = ("labels", "ordinal", "tasks", "evaluate", "runs", "report", "studies", "recipe", "cli", "types", "errors")
 
 
+@functools.cache
 def functions():
     """Every function of the source as (file, name, lines)."""
+    found = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 assert node.end_lineno is not None
-                yield path.relative_to(ROOT), node.name, node.end_lineno - node.lineno + 1
+                found.append((path.relative_to(ROOT), node.name, node.end_lineno - node.lineno + 1))
+    return found
 
 
 def python(code, *options):
@@ -50,7 +54,7 @@ def test_no_two_files_of_tests_share_a_name():
 
 
 def test_functions_fit_a_screen():
-    sizes = list(functions())
+    sizes = functions()
     over = [f"{path}: {name} ({lines})" for path, name, lines in sizes if lines > 60]
     assert not [entry for entry in sizes if entry[2] > 100]
     assert len(over) <= 0.05 * len(sizes), over
