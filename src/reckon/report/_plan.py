@@ -124,8 +124,8 @@ def _plane(planner: BudgetPlanner, plan: Plan) -> Html:
             frame.dot(*cell.bought, "line-base")
     frame.dot(plan.n_weak, plan.n_gold, "line-1", 5.0)
     words = (
-        f"Upward are {plan.gold.name} labels. Along a curve accuracy stays the same; it steepens where {plan.weak.name} "
-        "labels are worth more. The dashed line is what the money buys, the large dot the plan, gray dots the pilot."
+        f"Upward are {plan.gold.name} labels. Along a curve accuracy stays the same; it steepens where "
+        f"{plan.weak.name} labels are worth more. The dashed line is what the money buys, the large dot the plan, gray dots the pilot."
     )
     return join([tag("p", words), frame.svg("Indifference curves, budget line and plan")])
 
