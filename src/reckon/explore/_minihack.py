@@ -104,7 +104,8 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         sides = self._games[0].obs_crop_h, self._games[0].obs_crop_w
         self.layout = GlyphLayout(rows=sides[0], columns=sides[1])
         self.single_observation_space = Box(-np.inf, np.inf, (self.layout.size,), np.float32)
-        self.single_action_space = Discrete(int(self._games[0].action_space.n))
+        self._actions = int(self._games[0].action_space.n)
+        self.single_action_space = Discrete(self._actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._levels: list[int] = []
@@ -139,10 +140,9 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             InputError: one is none of the actions.
         """
         actions = np.asarray(actions)
-        count = int(self.single_action_space.n)
         whole = actions.dtype.kind in "iu" and actions.shape == (self.num_envs,)
-        if not whole or actions.min() < 0 or actions.max() >= count:
-            raise InputError(f"actions must be {self.num_envs} whole numbers in [0, {count - 1}].")
+        if not whole or actions.min() < 0 or actions.max() >= self._actions:
+            raise InputError(f"actions must be {self.num_envs} whole numbers in [0, {self._actions - 1}].")
         obs = np.empty((self.num_envs, self.layout.size), dtype=np.float32)
         rewards, terminated = np.zeros(self.num_envs), np.zeros(self.num_envs, dtype=bool)
         infos = self._empty()

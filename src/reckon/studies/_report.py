@@ -81,8 +81,8 @@ def markdown(results: Mapping[str, Json], plot: str | None) -> str:
         lines.append("|---|---|---|---|---|")
         for pool in known["pools"]:
             bounds = f"{_plain(pool['low'])} to {_plain(pool['high'])}"
-            cells = (pool["says"], pool["metric"], _plain(pool["mean"]), bounds, str(pool["runs"]))
-            lines.append(f"| {' | '.join(cells)} |")
+            mean, runs = _plain(pool["mean"]), pool["runs"]
+            lines.append(f"| {pool['says']} | {pool['metric']} | {mean} | {bounds} | {runs} |")
     if plot is not None:
         lines += ["", f"![Curves of every arm, mean and standard error over seeds]({plot})"]
     if known["notes"]:

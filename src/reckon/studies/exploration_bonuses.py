@@ -194,7 +194,7 @@ STUDY = Study(
     "MDPs, arXiv:2306.03236; LavaTrail and Star, grids of our own.",
     arms=ARMS,
     seeds=(0, 1, 2, 3, 4, 5, 6, 7),
-    fast={"frames": 800, "environments": 16, "steps": 16, "contexts": 3},
+    fast={"frames": 512, "environments": 16, "steps": 16, "contexts": 3},
     cell=cell,
     claims=CLAIMS,
     rows=ROWS,
