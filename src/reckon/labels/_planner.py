@@ -230,8 +230,8 @@ class BudgetPlanner:
             )
         if best.rate > _AT_CAP * self._cap:
             told.append(
-                f"the fit would have a {self.weak.name} label worth {self._cap:g} {self.gold.name} ones or more and "
-                "was held there: the pilot hardly tells what it is worth."
+                f"the fit stands where one {self.weak.name} label is worth {self._cap:g} of {self.gold.name}, the most "
+                "that is allowed: the pilot hardly tells what it is worth."
             )
         worth, seen = float(best.equivalents(*bought)), self._seen(best)
         if worth > _FARTHER * seen:

@@ -87,6 +87,7 @@ def _along(planner: BudgetPlanner, plan: Plan) -> Html:
     every = [value for _, one in spent for value in (one.value, one.low, one.high) if not math.isnan(value)]
     low, high = math.floor(20 * min(every)) / 20, math.ceil(20 * max(every)) / 20
     frame = Frame(640, 320, (0.0, 1.0), (low, max(high, low + 0.05)))
+    frame.right = 24  # half of the last label, which a narrow screen draws larger
     step = 0.05 if high - low <= 0.3 else 0.1
     marks = [low + i * step for i in range(int((high - low) / step + 1e-9) + 1)]
     frame.axes(
@@ -125,7 +126,8 @@ def _plane(planner: BudgetPlanner, plan: Plan) -> Html:
     frame.dot(plan.n_weak, plan.n_gold, "line-1", 5.0)
     words = (
         f"Upward are {plan.gold.name} labels. Along a curve accuracy stays the same; it steepens where "
-        f"{plan.weak.name} labels are worth more. The dashed line is what the money buys, the large dot the plan, gray dots the pilot."
+        f"{plan.weak.name} labels are worth more. The dashed line is what the money buys, the large dot the plan, gray "
+        "dots the pilot."
     )
     return join([tag("p", words), frame.svg("Indifference curves, budget line and plan")])
 

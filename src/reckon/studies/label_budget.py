@@ -379,7 +379,7 @@ STUDY = Study(
         "The mixture of a claim is one share, named beforehand, and not the best of six, which would favor mixtures; "
         "it must beat the better pure way of each seed, which favors those.",
         "Regret is what a purchase loses to the best of eight divisions, which is chosen on two seeds and judged, like "
-        "the plan, on two others. The pilot took the best of one noisy grid, so its regrets are larger: that number "
+        "the plan, on two others. The pilot took the best of one noisy grid, which makes regrets larger: that number "
         "stands in the table too. The pilot's planner at half of gold's price, 0.030 against 0.014 for all gold, had "
         "no cap.",
         "A plan may extrapolate here; weak labels end at 40,960.",
