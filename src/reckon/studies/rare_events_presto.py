@@ -157,7 +157,7 @@ def _better(arm: str, other: str, ratio: float = 1.0, metric: str = "mse") -> Ef
     return Effect(
         says=f"log of the {METRICS[metric]}: {other} less {arm}",
         of=lambda found: math.log(found[other][metric] / found[arm][metric]),
-        least=-math.log(ratio),
+        least=math.log(1 / ratio),
     )
 
 
