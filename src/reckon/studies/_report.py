@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -110,7 +111,7 @@ def curves_figure(study: Study, done: Mapping[tuple[str, int], Measured]) -> Fig
     """The drawing, with one legend below all panels for the arms that any of them shows; None without a curve."""
     from matplotlib.figure import Figure
 
-    names = sorted({name for measured in done.values() for name in measured.curves} - {study.axis})
+    names = sorted({name for measured in done.values() for name in measured.curves} - {study.axis}, key=_counting)
     if not names:
         return None
     across = min(len(names), ACROSS)
@@ -142,6 +143,11 @@ def curves_figure(study: Study, done: Mapping[tuple[str, int], Measured]) -> Fig
     # The legend is as high as it has lines, and takes that from nobody.
     figure.set_size_inches(width, HEIGHT * down + LINE * math.ceil(len(lines) / columns))
     return figure
+
+
+def _counting(name: str) -> list[str | int]:
+    """A key that sorts "at 16" before "at 1024"."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 def _plain(value: float | None) -> str:
