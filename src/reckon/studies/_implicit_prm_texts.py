@@ -42,11 +42,12 @@ class Size:
     sft_lr: float
     pool: int  # prompts to learn judges from
     asked: int  # prompts of dev and test each
+    uneven: bool = False  # the generator's error is that of adding a 5, and in proportion to the digit
 
     @classmethod
     def of(cls, settings: Settings) -> Size:
         """The part of an arm's settings that makes its world."""
-        return cls(**{field.name: cast("int", settings[field.name]) for field in fields(cls)})
+        return cls(**{field.name: cast("int", settings[field.name]) for field in fields(cls) if field.name in settings})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,7 +93,8 @@ def make_world(size: Size, seed: int) -> World:
     )
     problems = task.problems("train")
     worked, shown = problems[: size.worked], problems[size.worked : size.worked + size.examples]
-    solutions = [task.noisy_solution(problem, size.error, rng.child("solution", i)) for i, problem in enumerate(shown)]
+    err = uneven_solution if size.uneven else task.noisy_solution
+    solutions = [err(problem, size.error, rng.child("solution", i)) for i, problem in enumerate(shown)]
     network = tiny.make_network(layers=LAYERS, width=WIDTH, context=64, seed=seed)
     start = LanguageModel(
         network,
@@ -116,6 +118,22 @@ def make_world(size: Size, seed: int) -> World:
         dev=_written(task, answered(task, start, task.problems("dev")[:], CANDIDATES, rng.child("dev"))),
         test=_written(task, answered(task, start, task.problems("test")[:], CANDIDATES, rng.child("test"))),
     )
+
+
+def uneven_solution(problem: Problem, error: float, rng: Rng) -> str:
+    """As `ChainArithmetic.noisy_solution`, but that adding a large digit errs more often: `error` a fifth of the digit.
+
+    Over digits from 1 to 9 the mean is `error` again, which is at most 5/9. Prompts then differ in how hard they are.
+    """
+    digits = [int(digit) for digit in re.findall(r"\d", problem.prompt_text)]
+    generator = rng.numpy()
+    value, written = digits[0], []
+    for digit in digits[1:]:
+        value = (value + digit) % 10
+        if generator.random() < error * digit / 5:
+            value = (value + int(generator.integers(1, 10))) % 10
+        written.append(str(value))
+    return ",".join(written)
 
 
 @lru_cache(maxsize=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -134,6 +135,13 @@ def measured(scores: NDArray[np.float64], written: Written) -> Metrics:
         "oracle": float(np.mean([truth.any() for _, truth in groups])),
         "learned": 100 * share,
     }
+
+
+def by_chance(written: Written, error: float) -> float:
+    """AUC of a judge that knows how hard a prompt is, and nothing of the response: `uneven_solution`'s chance."""
+    problems = map(written.test.rollouts.problem, range(len(written.right)))
+    digits = [[int(digit) for digit in re.findall(r"\d", problem.prompt_text)[1:]] for problem in problems]
+    return auc(np.array([math.prod(1 - error * digit / 5 for digit in added) for added in digits]), written.right)
 
 
 def _by_prompt(
