@@ -162,11 +162,11 @@ STUDY = Study(
         "prompts. The graded network is the same with the stage, divided by three, as its label.",
         "All judges are fitted by `fit_command`, opened by `load_judge`, and asked about 16 responses to each of 200 "
         "new prompts, 400 where errors are uneven. Every arm of a seed and a world sees the same rows.",
-        "Even errors: one step in two. Chosen before any run: the rules, the world and the settings; the rate of 1e-3 is "
-        "that of outcome models in implicit-prm-transformer. Nothing but the fast form was run before.",
+        "Even errors: one step in two. Chosen before any run: the rules, the world and the settings; the rate of 1e-3 "
+        "is that of outcome models in implicit-prm-transformer. Nothing but the fast form was run before.",
         "Uneven errors: adding a digit errs with a tenth of it, as often in the mean. This world was added after the "
-        "first had been run, in which no judge learned anything, under the rules of the first. A pilot (seed 100) looked "
-        "at shares of stages alone, and at how they depend on the digits; no judge was asked before the rules stood "
+        "first had been run, in which no judge learned anything, under the rules of the first. A pilot (seed 100) saw "
+        "the shares of stages alone, and how they depend on the digits; no judge was asked before the rules stood "
         "here. Two others were dropped on the way: prompts of unequal lengths, which the small model does not learn to "
         "add, and the first world with more steps wrong and 2.5 times the responses, where the graded network does not "
         "learn the stage.",
