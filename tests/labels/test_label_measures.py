@@ -125,6 +125,8 @@ def test_choosing_too_many():
         choose_by_entropy(np.full(3, 0.5), 4, np.random.default_rng(0))
     with pytest.raises(InputError, match="temperature is -1"):
         choose_by_entropy(np.full(3, 0.5), 1, np.random.default_rng(0), temperature=-1.0)
+    with pytest.raises(InputError, match="temperature is nan"):
+        choose_by_entropy(np.full(3, 0.5), 1, np.random.default_rng(0), temperature=math.nan)
 
 
 def test_examples_in_front_of_a_text():

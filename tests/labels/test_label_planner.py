@@ -356,3 +356,25 @@ def test_a_second_opinion_speaks_up_where_the_law_does_not_fit():
     ]
     warnings = BudgetPlanner(weak(0.1), GOLD, draws=0).fit(poisoned).plan(128).warnings
     assert any("the law misses the pilot by" in told for told in warnings)
+    (words,) = [told for told in warnings if "a Gaussian process over the pilot" in told]
+    assert "expects more of 1,280 weak labels: 77" in words  # the true law has 76.9% there
+
+
+def test_a_lead_of_next_to_nothing_is_told():
+    """At 102 the optimum has 914 weak labels and 10 gold ones, worth 269.2; 1,020 weak ones are worth 268.4."""
+    planner = BudgetPlanner(weak(0.1), GOLD, draws=0).fit(trials_of(LAW))
+    plan = planner.plan(102)
+    assert (plan.regime, plan.runner_up.name) == ("mixed", "all weak")
+    assert 0 < plan.lead.value < 0.005
+    assert any("next to nothing. Take the simpler one" in told for told in plan.warnings)
+    large = planner.plan(256)
+    assert large.lead.value > 0.005
+    assert not any("next to nothing" in told for told in large.warnings)
+
+
+def test_draws_that_disagree_on_the_regime_are_told():
+    """Where the optimum turns from weak labels alone to a mixture, noise decides."""
+    trials = trials_of(LAW, noise=0.03)
+    plan = BudgetPlanner(weak(0.1), GOLD, draws=60).fit(trials).plan(110)
+    assert plan.support < 0.8
+    assert f"only {100 * plan.support:.0f}% of bootstrap draws agree on the regime." in plan.warnings

@@ -1,6 +1,7 @@
 """The worlds of the study, its rules on the pilot's table, and a run of every line."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,25 @@ def test_mixing_trains_on_both_kinds_at_once():
     again = Mixing(257, 20).fit(offers, 0)
     assert model.weights().tolist() == again.weights().tolist()
     assert model.weights().tolist() != sequential(257, (20, 20)).fit(offers, 0).weights().tolist()
+
+
+def test_mixing_reads_each_label_from_its_own_source():
+    """Labels that were not bought of a kind may be anything; those that were may not."""
+    data = linear_world(600, seed=0)
+    offers = data.offers(300, 100, 0)
+    weak, gold = offers["weak"].rows[:300], offers["gold"].rows[:100]
+
+    def mixed(weak_rows, gold_rows):
+        other = replace(data, weak=data.weak.copy(), gold=data.gold.copy())
+        other.weak[weak_rows] = 1 - other.weak[weak_rows]
+        other.gold[gold_rows] = 1 - other.gold[gold_rows]
+        return Mixing(257, 20).fit(other.offers(300, 100, 0), 0).weights().tolist()
+
+    rest = np.setdiff1d(np.arange(600), np.concatenate([weak, gold]))
+    plain = mixed([], [])
+    assert mixed(np.concatenate([gold, rest]), np.concatenate([weak, rest])) == plain
+    assert mixed(weak, []) != plain
+    assert mixed([], gold) != plain
 
 
 def pilot():

@@ -1,6 +1,7 @@
 """Label budgets: how many cheap and how many trusted labels to buy, and how to train on both."""
 
 from reckon.labels._choosing import choose_by_entropy, few_shot_text
+from reckon.labels._few_shot import FewShot
 from reckon.labels._frontier import Cell, Regime, RegimeName, best_within, cells, pareto_frontier, regime
 from reckon.labels._learner import Learner, LinearLearner, Predictor
 from reckon.labels._losses import LogConfidence, Loss, cross_entropy, soft_cross_entropy
@@ -31,6 +32,7 @@ __all__ = [
     "BudgetPlanner",
     "Cell",
     "EarlyStop",
+    "FewShot",
     "Interval",
     "Kind",
     "LabelData",

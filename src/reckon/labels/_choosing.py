@@ -32,7 +32,7 @@ def choose_by_entropy(
     """
     if not 0 <= n <= len(probabilities):
         raise InputError(f"{n} examples are to be chosen, but there are {len(probabilities)}.")
-    if temperature < 0:
+    if not temperature >= 0:
         raise InputError(f"the temperature is {temperature:g}, but must be 0 or more.")
     order = rng.permutation(len(probabilities))  # ties fall by chance, not by place in the file
     bits = entropy_bits(probabilities)[order]

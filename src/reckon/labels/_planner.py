@@ -18,7 +18,7 @@ REACH = 4.0  # times the pilot's largest N: beyond it a plan is a guess and has 
 _POOR_FIT = 0.03  # of accuracy
 _SURE = 0.8  # share of bootstrap draws that must agree on the regime
 _AT_CAP = 0.98  # of the largest exchange rate
-_MARGIN = 0.005  # of accuracy
+_MARGIN = 0.005  # of accuracy: what is ahead by less is as good as even
 _FARTHER = 1.1  # times the pilot's largest N: a plan beyond it says so
 _NEAR = 2.0  # times the pilot's counts: farther out a Gaussian process knows nothing
 
@@ -263,6 +263,11 @@ def _unclear(support: float, lead: Interval | None, runner_up: Option | None) ->
         told.append(
             f"the pilot cannot tell the plan from the runner-up ({runner_up.name}): the interval of their difference "
             "covers 0. Take the simpler one, or add trials near both."
+        )
+    elif lead is not None and runner_up is not None and lead.value <= _MARGIN:
+        told.append(
+            f"the plan should be ahead of the runner-up ({runner_up.name}) by {100 * lead.value:.2g} points, which is "
+            "next to nothing. Take the simpler one."
         )
     if support < _SURE:
         told.append(f"only {100 * support:.0f}% of bootstrap draws agree on the regime.")

@@ -214,7 +214,7 @@ def check_pilot(trials: Sequence[Trial]) -> None:
     if len(bought) < PARAMETERS:
         raise InputError(
             f"the pilot has {len(bought)} different purchases, but the law has {PARAMETERS} parameters. Give at least "
-            f"{PARAMETERS}, better 12: n_weak of 0, 100, 400, 1600 by n_gold of 0, 32, 128."
+            f"{PARAMETERS}, better the 11 of n_weak of 0, 100, 400, 1600 by n_gold of 0, 32, 128."
         )
 
 

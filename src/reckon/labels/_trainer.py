@@ -51,10 +51,16 @@ class Stage:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise InputError(f"a stage is of kind {self.kind!r}, but must be 'weak' or 'gold'.")
-        if self.batch < 1 or self.lr <= 0 or (self.max_steps is not None and self.max_steps < 1):
+        if self.choose not in ("random", "uncertain") or not self.temperature >= 0:
             raise InputError(
-                f"stage {self.kind!r}: batch {self.batch}, lr {self.lr:g} and max_steps {self.max_steps} must be above "
-                "0."
+                f"stage {self.kind!r}: choose is {self.choose!r} and temperature {self.temperature:g}; the first must "
+                "be 'random' or 'uncertain', the second 0 or more."
+            )
+        given = [self.batch, self.lr, *(one for one in (self.lr_after, self.max_steps) if one is not None)]
+        if not all(0 < one < math.inf for one in given):
+            raise InputError(
+                f"stage {self.kind!r}: batch {self.batch}, lr {self.lr:g}, lr_after {self.lr_after} and max_steps "
+                f"{self.max_steps} must be above 0."
             )
 
 
@@ -68,10 +74,10 @@ class EarlyStop:
     gain: float = 0.01  # of validation AUROC
 
     def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.every < 1 or self.patience < 1:
+        if not 0 < self.share < 1 or self.every < 1 or self.patience < 1 or not self.gain >= 0:
             raise InputError(
                 f"EarlyStop: share {self.share:g} must lie between 0 and 1; every {self.every} and patience "
-                f"{self.patience} must be 1 or more."
+                f"{self.patience} must be 1 or more, gain {self.gain:g} 0 or more."
             )
 
 

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from reckon.errors import InputError
+from reckon.labels._few_shot import FewShot
 from reckon.labels._learner import Predictor
 from reckon.labels._measures import Floats, accuracy, auroc
-from reckon.labels._sources import LabelSource, purchase_cost
+from reckon.labels._sources import LabelSource, Purchase, purchase_cost
 from reckon.labels._trainer import Kind, Offer
 
 _PURCHASE = 2  # place of the purchase's random numbers beside those of the stages, 0 and 1
@@ -33,7 +34,7 @@ class Trial:
     seed: int
     accuracy: float  # in [0, 1], on labels nobody trained on
     auroc: float = float("nan")
-    cost: float = float("nan")
+    cost: float = float("nan")  # of all labels bought, also of those in front of every text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ class LabelData:
     """A pool of examples with the labels that could be bought, and a test set.
 
     Raises:
-        InputError: arrays of different lengths, labels outside [0, 1], a test set without both classes.
+        InputError: lists in place of arrays, NaN among the numbers to learn from, arrays of different lengths, labels
+            outside [0, 1], a test set without both classes.
     """
 
     x: Any  # [n, ...] the pool: an array of numbers or texts
@@ -51,6 +53,8 @@ class LabelData:
     test_y: Floats  # [m] 0 or 1
 
     def __post_init__(self) -> None:
+        for name in ("x", "weak", "gold", "test_x", "test_y"):
+            _check_array(name, getattr(self, name))
         sizes = {"x": len(self.x), "weak": len(self.weak), "gold": len(self.gold)}
         if len(set(sizes.values())) > 1 or len(self.test_x) != len(self.test_y):
             raise InputError(
@@ -92,6 +96,16 @@ class LabelData:
         }
 
 
+def _check_array(name: str, values: Any) -> None:
+    """Raises InputError for what cannot be cut by rows, and for numbers to learn from that are none."""
+    if isinstance(values, list | tuple):
+        raise InputError(f"`{name}` is a {type(values).__name__}, which cannot be cut by rows. Make it an array.")
+    if name in ("x", "test_x") and isinstance(values, np.ndarray) and values.dtype.kind == "f":
+        bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
+        if len(bad):
+            raise InputError(f"`{name}` is NaN or infinite in row {bad[0]}. Mend it, or leave the row out.")
+
+
 def shuffled_errors(weak: Floats, gold: Floats, rng: np.random.Generator) -> Floats:
     """Weak labels whose errors are as large but fall on other examples: no longer systematic, so easier to learn from.
 
@@ -111,6 +125,7 @@ def run_grid(
     weak: LabelSource,
     gold: LabelSource,
     *,
+    prefix: FewShot | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> list[Trial]:
     """Trains on every purchase with every seed. Purchases of a seed are nested, so compare them seed by seed.
@@ -122,18 +137,24 @@ def run_grid(
         seeds: each once; of the purchase and of the training.
         weak: prices of weak labels.
         gold: prices of gold labels.
+        prefix: examples in front of every text, paid for beside each purchase; None = texts, or whatever `x` holds, as
+            they are.
         progress: told the trials done and what was the last.
 
     Raises:
-        InputError: an empty grid, seeds that are missing or given twice, more labels than the pool has.
+        InputError: an empty grid, seeds that are missing or given twice, more labels than the pool has, a prefix where
+            there is no text.
     """
     if not grid or not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"run_grid: {len(grid)} purchases and seeds {list(seeds)}; give some of both, each seed once.")
     found = []
     for seed in seeds:
         for bought in grid:
-            model = trainer.fit(data.offers(*bought, seed), seed)
-            scores = model.log_odds(data.test_x)
+            paid = Purchase(*bought) if prefix is None else prefix.beside(bought)
+            offers, test_x = data.offers(*paid, seed), data.test_x
+            if prefix is not None:
+                offers, test_x = prefix.shown(offers, test_x, seed)
+            scores = trainer.fit(offers, seed).log_odds(test_x)
             found.append(
                 Trial(
                     n_weak=bought[0],
@@ -141,7 +162,7 @@ def run_grid(
                     seed=seed,
                     accuracy=accuracy(data.test_y, scores),
                     auroc=auroc(data.test_y, scores),
-                    cost=purchase_cost(bought, weak, gold),
+                    cost=purchase_cost(paid, weak, gold),
                 )
             )
             if progress is not None:
