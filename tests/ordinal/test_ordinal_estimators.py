@@ -150,10 +150,12 @@ def bad(make, match, x=None, y=None, **more):
         ({"l1_ratio": 1.5}, "between 0 .ridge. and 1 .lasso."),
         ({"base_penalty": -0.5}, "base_penalty is -0.5"),
         ({"max_iter": 0}, "at least one Newton step"),
+        ({"max_iter": 2.5}, "max_iter is 2.5; give a whole number"),
         ({"tol": float("inf")}, "tol is inf"),
         ({"domain": "mine"}, "domain is 'mine'; choose one of observed, all"),
         ({"monotone": "sorted"}, "choose one of keep_last, cummax, none"),
         ({"feature_penalties": [1.0]}, "must be 4 numbers of 0 or more"),
+        ({"feature_penalties": ["much"]}, "feature_penalties must be numbers, and is not"),
         ({"feature_penalties": [1.0, 1.0, 1.0, -1.0]}, "must be 4 numbers of 0 or more"),
         ({"categories": [1, 2, 3]}, "y, row .*: .*4.* is not among the categories"),
         ({"categories": [1, 2, 2, 3, 4]}, "each must be there once"),
@@ -172,6 +174,7 @@ def test_bad_settings(settings, match):
         ({"cv": 200}, "cv is 200: .*Ask for fewer folds"),
         ({"scoring": "auc"}, "choose one of brier, log_loss, rare_brier"),
         ({"lambdas": []}, "give a list of numbers"),
+        ({"lambdas": ["small"]}, "lambdas must be numbers, and is not"),
         ({"lambdas": [0.1, -0.1]}, "give a list of numbers"),
         ({"n_lambdas": 1}, "a choice needs 2 or more"),
         ({"min_ratio": 1.0}, "must lie between 0 and 1"),
@@ -196,6 +199,12 @@ def test_bad_rows():
     bad(PrestoClassifier(), "Unknown label type", y=x[:, 0])
     bad(PrestoClassifier(), "inconsistent numbers of samples", y=y[:10])
     bad(PrestoClassifier(), "sample_weight has shape", sample_weight=np.ones(3))
+    bad(PrestoClassifier(), "sample_weight must be numbers, and is not", sample_weight=["heavy"] * 300)
+    names = np.array(["", "a", "b", "c", "d"], dtype=object)[y]
+    names[7] = None
+    bad(PrestoClassifier(categories=["a", "b", "c", "d"]), "labels of different types", y=names)
+    rare = np.where(y == 4, 1e-20, 1.0)
+    bad(PrestoClassifier(), "no row of class .*4.* with more than 1e-12 of all weight", sample_weight=rare)
     bad(PrestoClassifier(), "sample_weight, row 4: -1.0", sample_weight=np.where(np.arange(300) == 4, -1.0, 1.0))
     bad(PrestoClassifier(), "zero in every row", sample_weight=np.zeros(300))
     bad(PrestoClassifier(), "no row of class .*4", sample_weight=(y < 4).astype(float))
@@ -212,6 +221,7 @@ def test_a_class_that_a_fold_cannot_learn_is_named():
     bad(PrestoClassifierCV(), "training rows of fold . hold no row of class .*4.*ask for fewer", y=lone)
     bad(PrestoClassifierCV(), "no row of class .*4", groups=np.where(y == 4, 0, np.arange(300) % 30 + 1))
     bad(PrestoClassifierCV(cv=5), "there are 3 groups", groups=np.arange(300) % 3)
+    bad(PrestoClassifierCV(), r"groups have shape \(299,\), but X has 300 rows", groups=np.arange(299) % 30)
 
 
 def test_rows_left_out_without_weight_cannot_score():

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from reckon.errors import InputError
 from reckon.ordinal._fitting import Path, check_number, fit_path
-from reckon.ordinal._inputs import Codes, encode, order_of, read_rows, read_weights
+from reckon.ordinal._inputs import Codes, encode, order_of, read_numbers, read_rows, read_weights
 from reckon.ordinal._likelihood import Floats, class_probabilities
 from reckon.ordinal._presto import PrestoClassifier
 from reckon.ordinal._rows import Matrix
@@ -163,7 +163,7 @@ class PrestoClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """The user's, falling; None if they are to be found."""
         if self.lambdas is None:
             return None
-        given = np.asarray(self.lambdas, dtype=np.float64)
+        given = read_numbers("lambdas", self.lambdas)
         if given.ndim != 1 or not len(given) or not (given >= 0).all() or np.isinf(given).any():
             raise InputError(f"lambdas are {self.lambdas!r}; give a list of numbers of 0 or more, or None.")
         return np.unique(given)[::-1]
@@ -171,6 +171,8 @@ class PrestoClassifierCV(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _folds(
         self, x: Matrix, codes: Codes, groups: ArrayLike | None
     ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        if groups is not None and np.shape(groups)[:1] != (len(codes),):
+            raise InputError(f"groups have shape {np.shape(groups)}, but X has {len(codes)} rows: give one name a row.")
         if not isinstance(self.cv, Integral):
             return list(check_cv(self.cv, codes, classifier=True).split(x, codes, groups))
         units = len(codes) if groups is None else len(np.unique(np.asarray(groups)))

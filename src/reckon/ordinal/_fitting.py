@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
 from reckon.errors import InputError
-from reckon.ordinal._inputs import Codes, check_classes, prepare, restore
+from reckon.ordinal._inputs import Codes, check_classes, prepare, read_numbers, restore
 from reckon.ordinal._likelihood import Floats, Monotone
 from reckon.ordinal._path import Penalty, largest_lambda, null_model, solve_path
 from reckon.ordinal._rows import Matrix
@@ -103,8 +103,8 @@ def _check_settings(model: PrestoClassifier) -> None:
     check_number("tol", model.tol)
     if check_number("l1_ratio", model.l1_ratio) > 1:
         raise InputError(f"l1_ratio is {model.l1_ratio}; it must lie between 0 (ridge) and 1 (lasso).")
-    if check_number("max_iter", model.max_iter) < 1:
-        raise InputError(f"max_iter is {model.max_iter}; give at least one Newton step.")
+    if check_number("max_iter", model.max_iter) < 1 or not isinstance(model.max_iter, Integral):
+        raise InputError(f"max_iter is {model.max_iter}; give a whole number, at least one Newton step.")
     for name, choices in (("domain", get_args(Domain)), ("monotone", get_args(Monotone))):
         if getattr(model, name) not in choices:
             raise InputError(f"{name} is {getattr(model, name)!r}; choose one of {', '.join(choices)}.")
@@ -114,7 +114,7 @@ def _factors(model: PrestoClassifier, classes: int, columns: int) -> Floats:
     """[K-1, p+1]: what lambda is multiplied by, 0 for intercepts."""
     each = np.ones(columns)
     if model.feature_penalties is not None:
-        each = np.asarray(model.feature_penalties, dtype=np.float64)
+        each = read_numbers("feature_penalties", model.feature_penalties)
         if each.shape != (columns,) or not (each >= 0).all() or np.isinf(each).any():
             raise InputError(f"feature_penalties must be {columns} numbers of 0 or more, one for each column of X.")
     factors = np.zeros((classes - 1, columns + 1))

@@ -19,6 +19,7 @@ from reckon.ordinal._likelihood import Floats
 from reckon.ordinal._rows import Matrix, Rows
 
 Codes: TypeAlias = NDArray[np.intp]  # [n], the place of each row's class in the order, from 0
+TINY = 1e-12  # of all weight: a class with less has its boundary at infinity, in floats
 HUGE = 1e100  # of a column on the solver's scale; squared and summed it must stay a number
 
 
@@ -44,9 +45,16 @@ def read_rows(estimator: BaseEstimator, x: ArrayLike | Matrix, y: ArrayLike) -> 
     """
     try:
         found, labels = validate_data(estimator, x, y, accept_sparse="csr", dtype=np.float64, ensure_all_finite=False)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    try:
         check_classification_targets(labels)
     except ValueError as error:
         raise InputError(str(error)) from error
+    except TypeError as error:  # they have no order
+        raise InputError(
+            f"y holds labels of different types ({error}). Drop rows without one, and write all alike."
+        ) from error
     _check_finite(found)
     return found, labels
 
@@ -93,6 +101,18 @@ def encode(labels: NDArray[Any], categories: Sequence[Any] | None) -> tuple[NDAr
     return classes, codes
 
 
+def read_numbers(name: str, values: ArrayLike) -> Floats:
+    """Float64 of any shape.
+
+    Raises:
+        InputError: they are no numbers.
+    """
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers, and is not ({error}).") from error
+
+
 def read_weights(weights: ArrayLike | None, count: int) -> Floats:
     """[n] float64, 0 or more and not all 0; ones if None.
 
@@ -101,7 +121,7 @@ def read_weights(weights: ArrayLike | None, count: int) -> Floats:
     """
     if weights is None:
         return np.ones(count)
-    read = np.asarray(weights, dtype=np.float64)
+    read = read_numbers("sample_weight", weights)
     if read.shape != (count,):
         raise InputError(f"sample_weight has shape {read.shape}, but X has {count} rows: give one number a row.")
     bad = np.flatnonzero(~(read >= 0) | np.isinf(read))
@@ -122,11 +142,13 @@ def check_classes(classes: NDArray[Any], codes: Codes, weights: Floats, where: s
     if np.count_nonzero(mass) < 2:
         only = classes.tolist()[int(mass.argmax())]
         raise InputError(f"{where} hold one class only ({only!r}); an order needs two, and three to share anything.")
-    if not mass.all():
-        missing = classes.tolist()[int(np.flatnonzero(mass == 0)[0])]
+    few = np.flatnonzero(mass <= TINY * mass.sum())
+    if len(few):
+        missing = classes.tolist()[int(few[0])]
+        weight = f" with more than {TINY:g} of all weight" if mass[few[0]] else ""
         raise InputError(
-            f"{where} hold no row of class {missing!r}. Leave it out of the order or merge it with its neighbor; in "
-            "folds, ask for fewer."
+            f"{where} hold no row of class {missing!r}{weight}. Leave it out of the order or merge it with its "
+            "neighbor; in folds, ask for fewer."
         )
 
 
