@@ -103,6 +103,14 @@ def test_names_a_function_and_counts_are_the_same_stages(run, small, tmp_path):
     assert all(torch.equal(heads[0].psi, head.psi) for head in heads)
 
 
+def test_a_function_that_fails_is_named(small, tmp_path):
+    (tmp_path / "own.py").write_text("def stage(problem, text):\n    return int(text)\n")
+    settings = Settings(**QUICK, stage_of=f"{tmp_path / 'own.py'}:stage")
+    rows = [{"id": "7", "prompt": "a?", "completion": "xy"}]
+    with pytest.raises(RunError, match=r"own\.py:stage, raised ValueError on a response to problem '7': invalid"):
+        fit_command("staged", rows, small, tmp_path / "run", settings, show="nothing")
+
+
 def test_unknown_stages_are_left_out_and_told(small, tmp_path):
     rows = [*rows_of(), {"prompt": "a?", "completion": "x", "stage": None}]
     done = fit_command("staged", rows, small, tmp_path / "run", Settings(**QUICK, dev=0.0), show="nothing")
@@ -149,6 +157,8 @@ def test_it_scores_and_is_seen_by_the_bench(run, tmp_path, capsys):
         (rows_of(), {"stages": ("a", "b")}, "has the stage 2, but stages are counted from 0 to 1"),
         (rows_of(), {"stages": ("a", "b", "c", "d")}, "no row of class .*3"),
         (rows_of(), {"folds": 1}, "cv is 1"),
+        (rows_of(), {"stages": ("a", "b", "a")}, "a name comes twice. Give each stage a name of its own"),
+        (rows_of(), {"stages": ("1", "2", "3")}, "'1' reads as a count"),
         (rows_of(), {"worth": (1.0, 2.0)}, "it must be 3 numbers, one for each stage"),
         ([{**rows_of()[0], "stage": "rigth"}], {"stages": NAMES}, "'rigth', and the stages are nothing, parsed, right"),
         ([{**rows_of()[0], "stage": "right"}], {}, "have no names: give stages="),

@@ -114,8 +114,20 @@ class Settings:
             )
         if self.sync_every is None and self.sync_alpha != type(self).sync_alpha:
             raise InputError("`sync_alpha` says how a reference is moved, and none is. Give `sync_every` too.")
+        _check_stages(self.stages)
         if not 0 <= self.warmup < 1:
             raise InputError(f"`warmup` is {self.warmup}, but it is a share of the steps: at least 0 and below 1.")
+
+
+def _check_stages(names: tuple[str, ...]) -> None:
+    """Raises InputError for names that are given twice, or that a row could mean as a count."""
+    counts = [name for name in names if str(name).strip().isdigit()]
+    if counts or len(set(names)) < len(names):
+        what = f"{counts[0]!r} reads as a count" if counts else "a name comes twice"
+        raise InputError(
+            f"`stages` are {list(names)}: {what}. Give each stage a name of its own, lowest first, or leave `stages` "
+            "out where rows have counts from 0."
+        )
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, ClassVar
@@ -89,13 +89,14 @@ def counted(read: Read, names: Sequence[str], stage_of: str | None) -> tuple[Rea
 
     Raises:
         InputError: a stage that is none, or no row has one.
+        RunError: the function raised.
     """
     function = None if stage_of is None else load_function(stage_of)
     found: list[Example] = []
     for row in _staged(read.rows):
         stage: object = row.stage
         if stage is None and function is not None:
-            stage = function(row.problem, row.text)
+            stage = _asked(str(stage_of), function, row)
         place = _place(row, stage, names)
         if place is not None:
             found.append(dataclasses.replace(row, stage=place))
@@ -146,6 +147,16 @@ def record(
     run.restore({})
     for step, head in enumerate((shares.to(model.device), loss.known)):
         run.log(step, measure(model, dev, StagedOutcome(head=head)) if dev else {})
+
+
+def _asked(name: str, function: Callable[..., object], row: Staged) -> object:
+    """What a user's function says of a row."""
+    try:
+        return function(row.problem, row.text)
+    except Exception as error:
+        raise RunError(
+            f"`stage_of`, {name}, raised {type(error).__name__} on a response to problem {row.problem.id!r}: {error}"
+        ) from error
 
 
 def _place(row: Staged, stage: object, names: Sequence[str]) -> int | None:
