@@ -21,7 +21,7 @@ from reckon.subsets import (
     Training,
     nearest_sets,
 )
-from reckon.subsets._training import infer, train
+from reckon.subsets._training import TOGETHER, infer, train
 
 
 class Table(nn.Module):
@@ -98,6 +98,28 @@ def test_every_model_learns_and_asks_for_no_order_or_padding(make):
     torch.testing.assert_close(infer(model, padded, 1)[:, 2:], psi, rtol=0, atol=1e-5)
     assert infer(model, padded, 1)[:, :2].abs().sum() == 0
     torch.testing.assert_close(infer(model, known.take(torch.arange(3, 5)), 1), psi[3:5], rtol=0, atol=1e-5)
+
+
+def test_many_sets_are_inferred_some_at_a_time():
+    """Of memory each takes samples times its size squared; what is found is that of every set alone."""
+
+    class Watched(nn.Module):
+        marginals = True
+
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def psi(self, sets, uniform):
+            self.seen.append(len(sets))
+            return uniform(tuple(sets.mask.shape)) * sets.features[..., 0]
+
+    known = nearest_sets(2 * TOGETHER + 3, np.random.default_rng(0), n=4, k=1)
+    model = Watched()
+    psi = infer(model, known, 5)
+    assert model.seen == [TOGETHER, TOGETHER, 3]
+    for row in (0, TOGETHER, 2 * TOGETHER + 2):
+        assert psi[row].equal(infer(model, known.take(torch.tensor([row])), 5)[0])
 
 
 @pytest.mark.parametrize("make", [Scorer(context="mean"), Scorer(context="attention"), Greedy(context="concat")])

@@ -65,8 +65,11 @@ def candidates(
     known = np.ones(len(numbers), dtype=bool) if value is None else ~np.isnan(value)
     groups: dict[str, list[int]] = {}
     for row, problem in enumerate(_cells(table, "problem")):
-        if known[row]:
-            groups.setdefault(str(problem), []).append(row)
+        if not known[row]:
+            continue
+        if problem is None:
+            raise InputError(f"candidates: `problem` is null in row {row}. Say which problem it answers, or drop it.")
+        groups.setdefault(str(problem), []).append(row)
     if not groups:
         why = "it is empty" if not len(numbers) else f"`{worth}` is known for none of {len(numbers)} rows"
         raise InputError(f"candidates: the table has no row that can be used: {why}.")
@@ -116,7 +119,10 @@ def choose_responses(
             raise InputError(f"choose_responses: by is {by!r}; give a selector, a number for each row, or 'random'.")
         order = torch.from_numpy(np.random.default_rng(seed).random(sets.mask.shape))
     else:
-        numbers = np.asarray(by, dtype=np.float64)
+        try:
+            numbers = np.asarray(by, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"choose_responses: by is no array of numbers ({error}).") from error
         if numbers.shape != (pool.height,):
             raise InputError(f"choose_responses: by is of shape {numbers.shape}; the table has {pool.height} rows.")
         order = torch.from_numpy(np.where(np.isnan(numbers), -np.inf, numbers)[pool.rows])

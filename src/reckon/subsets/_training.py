@@ -17,6 +17,7 @@ from reckon.subsets._metrics import jaccard, largest
 from reckon.subsets._models import SubsetModel
 from reckon.subsets._sets import Sets
 
+TOGETHER = 64  # sets that are inferred at once: each takes some samples times its size squared
 FLAT = 0.01  # a mean distance of psi from 0.5 below which nothing was learned
 
 
@@ -122,20 +123,21 @@ def warn_if_flat(model: nn.Module, sets: Sets, seed: int = 0) -> None:
 def infer(model: nn.Module, sets: Sets, seed: int = 0) -> Tensor:
     """Infers psi [B, n], the same for a set whatever it is padded to and whichever sets are beside it.
 
-    Sets of a size are done together, without their padding, and share the random numbers.
+    Sets of a size are done some at a time, without their padding, and share the random numbers.
     """
     model.eval()
     psi = torch.zeros(sets.mask.shape)
     with torch.no_grad():
-        for n in sets.sizes.unique().tolist():
-            rows = (sets.sizes == n).nonzero().squeeze(1)
-            mask = sets.mask[rows]
-            features = sets.features[rows][mask].reshape(len(rows), n, *sets.features.shape[2:])
-            whole = Sets(features=features, mask=torch.ones((len(rows), n), dtype=torch.bool))
-            found = cast("SubsetModel", model).psi(whole, _shared(seed))
-            there = torch.zeros(mask.shape)
-            there[mask] = found.flatten()
-            psi[rows] = there
+        sizes = sets.sizes
+        for n in sizes.unique().tolist():
+            for rows in (sizes == n).nonzero().squeeze(1).split(TOGETHER):
+                mask = sets.mask[rows]
+                features = sets.features[rows][mask].reshape(len(rows), n, *sets.features.shape[2:])
+                whole = Sets(features=features, mask=torch.ones((len(rows), n), dtype=torch.bool))
+                found = cast("SubsetModel", model).psi(whole, _shared(seed))
+                there = torch.zeros(mask.shape)
+                there[mask] = found.flatten()
+                psi[rows] = there
     return psi
 
 
