@@ -64,6 +64,12 @@ def share(rows: list[dict[str, Any]]) -> float | None:
     return sum(row["episode/count"] * row.get("episode/success", 0.0) for row in rows) / ended if ended else None
 
 
+def best(rows: list[dict[str, Any]]) -> float | None:
+    """The largest share of as many updates in a row as count, the last ones among them."""
+    windows = (rows[i : i + RECENT] for i in range(max(1, len(rows) - RECENT + 1)))
+    return max((found for window in windows if (found := share(window)) is not None), default=None)
+
+
 def make(job: Job, arm: str, seed: int, frames: int, folder: Path) -> dict[str, Any]:
     given = settings(job, ARMS[arm], seed, frames)
     act = resume_explore if (folder / "recipe.yaml").exists() else run_explore
@@ -81,9 +87,7 @@ def make(job: Job, arm: str, seed: int, frames: int, folder: Path) -> dict[str, 
         "frames": done.frames,
         "success at first": share(rows[:RECENT]),
         "success": share(rows[-RECENT:]),
-        "best": max(
-            (s for i in range(RECENT, len(rows)) if (s := share(rows[i - RECENT : i])) is not None), default=None
-        ),
+        "best": best(rows),
         "minutes": sum(spent) / 60,
         "frames per second": rows[0]["frames"] / statistics.median(spent),
     }

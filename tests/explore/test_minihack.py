@@ -1,5 +1,6 @@
 """MiniHack: what needs no game by hand, the loop with a game of our own, and the games themselves where installed."""
 
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -243,6 +244,18 @@ def test_games_are_closed(walks):
     envs = walks(2)
     envs.close()
     assert all(game.closed for game in envs._games)
+
+
+# What the script of runs reports
+
+
+def test_the_best_updates_may_be_the_last():
+    """Ten updates in which two of ten episodes won, and one in which all did: (9 x 2 + 10) of 100 in the last ten."""
+    script = runpy.run_path(str(Path(__file__).parents[2] / "scripts/minihack_runs.py"))
+    rows = [{"episode/count": 10.0, "episode/success": 0.2}] * 10 + [{"episode/count": 10.0, "episode/success": 1.0}]
+    assert script["best"](rows) == script["share"](rows[-10:]) == pytest.approx(0.28)
+    assert script["best"](rows[:3]) == pytest.approx(0.2)  # fewer than ten are one row of them
+    assert script["best"]([{"episode/count": 0.0}] * 12) is None
 
 
 # The games themselves
