@@ -92,6 +92,8 @@ def test_copies_do_not_care_for_the_order(drawn):
 def test_a_visit_that_is_not_counted_is_refused():
     with pytest.raises(ValueError, match="a count is below 1; the present visit"):
         bonuses.count_bonus(torch.tensor([1, 0]), "sqrt")
+    with pytest.raises(ValueError, match="how must be 'inverse', 'sqrt' or 'first', not 'log'"):
+        bonuses.count_bonus(torch.tensor([1, 2]), "log")
     with pytest.raises(ValueError, match=r"keys must be of shape \(2,\), not \(2, 1\)"):
         bonuses.copies(torch.zeros(2, 1), torch.zeros(2))
 
@@ -196,6 +198,17 @@ def test_float32_holds_for_a_thousand_steps():
     exact, _ = step_by_step(features, RIDGE)
     rough, _ = step_by_step(features.float(), RIDGE)
     assert ((rough.double() - exact).abs() / exact).max() < 1e-4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_where_rounding_is_larger_than_what_is_left_nothing_is_paid_and_nothing_spoiled(seed):
+    """One direction of length 3,000, again and again in float32: the bonus is 1e7 times what is left of it and noise."""
+    direction = random_features(1, 3, seed).float()
+    found, inverse = step_by_step((3000 * direction / direction.norm()).expand(50, 3), RIDGE)
+    assert found[0] == pytest.approx(9e7, rel=1e-4)
+    assert (found >= 0).all()
+    assert inverse.isfinite().all()
+    assert inverse.abs().max() <= 1 / RIDGE
 
 
 def test_a_ridge_of_nothing_is_refused():

@@ -57,13 +57,17 @@ def count_bonus(counts: Tensor, how: How) -> Tensor:
         The shape of `counts`, float32 in [0, 1].
 
     Raises:
-        ValueError: a count is below 1.
+        ValueError: a count is below 1, or `how` is none of these.
     """
     if bool((counts < 1).any()):
         raise ValueError("a count is below 1; the present visit has to be counted too")
     if how == "first":
         return (counts == 1).float()
-    return counts.float().rsqrt() if how == "sqrt" else 1 / counts.float()
+    if how == "sqrt":
+        return counts.float().rsqrt()
+    if how == "inverse":
+        return 1 / counts.float()
+    raise ValueError(f"how must be 'inverse', 'sqrt' or 'first', not {how!r}")
 
 
 def elliptical_step(inverse: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,8 +85,10 @@ def elliptical_step(inverse: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         [...], and the new inverse [..., D, D].
     """
     u = (inverse @ features[..., None])[..., 0]
-    bonus = (features * u).sum(dim=-1)
-    v = u / (1 + bonus).sqrt()[..., None]  # the same factor on both sides keeps it symmetric to the last bit
+    # At least 0, but for rounding, where features are large: then nothing is new, and there is nothing to take away.
+    bonus = (features * u).sum(dim=-1).clamp(min=0)
+    # The same factor on both sides keeps it symmetric to the last bit.
+    v = torch.where((bonus > 0)[..., None], u / (1 + bonus).sqrt()[..., None], 0.0)
     return bonus, torch.addcmul(inverse, v[..., :, None], v[..., None, :], value=-1)
 
 
