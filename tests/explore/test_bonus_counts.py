@@ -132,7 +132,7 @@ def test_an_unknown_worth_is_refused():
 def test_integers_are_their_own_keys():
     assert key_of([3, -1, 2**63 - 1]).tolist() == [3, -1, 2**63 - 1]
     assert key_of(np.array([3, 4], dtype=np.uint8)).tolist() == [3, 4]
-    assert key_of(torch.tensor([True, False])).tolist() == [1, 0]
+    assert key_of(torch.tensor([True, False])).tolist() == key_of([np.True_, np.False_]).tolist() == [1, 0]
 
 
 def test_hashes_are_those_of_b2sum():

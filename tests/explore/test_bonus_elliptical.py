@@ -141,6 +141,14 @@ def test_a_lifelong_memory_is_one_for_all_environments_and_episodes():
     assert bonus.score(walk.rollout(0, 1))[0].tolist() == pytest.approx([1 / 10.1] * 2)
 
 
+def test_a_lifelong_memory_that_cannot_be_factored_says_so():
+    """1e20 in all four numbers of C, beside which the ridge is lost: no float tells what is new then."""
+    huge = [1e10, 1e10]
+    bonus = Elliptical(Same(2), ridge=RIDGE, memory="run")
+    with pytest.raises(RunError, match=r"its features are so large that they cannot be compared any more. Put a layer"):
+        paid(bonus, path([huge, huge, huge]))
+
+
 def test_half_the_memory_is_nearly_as_good():
     walk = random_walk(200, 2, numbers=16, ends=0.0)
     exact = scored(Elliptical(Same(16), ridge=RIDGE), walk)

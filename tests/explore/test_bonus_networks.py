@@ -260,6 +260,7 @@ def test_actions_that_there_are_not_are_refused():
         (lambda: NoveltyDifference(RandomDistillation(**doubled()), c=-1.0), "`c` is -1.0; it must be 0 or more"),
         (lambda: InverseDynamics(mlp([1, 2], seed=0), size=2, actions=0), "`actions` is 0; it must be 1 or more"),
         (lambda: mlp([3], seed=0), r"`sizes` are \[3\]; give two or more"),
+        (lambda: mlp([3, 2], seed=0, activation="elu"), "`activation` is 'elu'; it must be relu or tanh"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(make, message):

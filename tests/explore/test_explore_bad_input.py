@@ -37,17 +37,20 @@ from gymnasium.spaces import Box, Discrete
 class Spoiled(gymnasium.Env):
     observation_space, action_space = Box(-1.0, 1.0, (2,), np.float32), Discrete(2)
 
-    def __init__(self, first=0.0, later=0.0, seeded=True, pos=0):
-        self.first, self.later, self.seeded, self.pos = first, later, seeded, pos
+    def __init__(self, first=0.0, later=0.0, seeded=True, pos=0, told=99):
+        self.first, self.later, self.seeded, self.pos, self.told = first, later, seeded, pos, told
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed if self.seeded else None)
         self.time = 0
-        return np.array([self.first, self.np_random.random()], np.float32), {"pos": self.pos}
+        return np.array([self.first, self.np_random.random()], np.float32), self.info()
 
     def step(self, action):
         self.time += 1
-        return np.array([0.0, self.later], np.float32), 0.0, self.time > 2, False, {"pos": self.pos}
+        return np.array([0.0, self.later], np.float32), 0.0, self.time > 2, False, self.info()
+
+    def info(self):
+        return {"pos": self.pos} if self.time < self.told else {}
 
 
 gymnasium.register("Spoiled-v0", entry_point=Spoiled)
@@ -80,6 +83,9 @@ OURS = "spoiled_levels:Spoiled-v0"
         ((OURS, "env.seeded=false", "contexts=3"), "began in two different ways"),
         ((OURS, "env.pos=0.5"), "info['pos'] is float64, and must be whole numbers"),
         ((OURS, "key=msg"), "there are no keys 'msg' (there are: pos)"),
+        ((OURS, "env.told=1"), "info['pos'] is there at one time and missing at another"),
+        ((OURS, "env.told=3"), "info['pos'] is there at one time and missing at another"),  # where an episode ends
+        ((OURS, "env.later=1e25", "bonus=rnd"), "a bonus is not finite any more"),
         (("Pendulum-v1",), "only discrete ones"),
         ((OURS, "ppo.entropy=-1"), "`entropy` is -1.0, but must be 0 or more"),
     ],

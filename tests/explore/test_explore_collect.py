@@ -176,6 +176,13 @@ def test_what_is_not_a_number_is_told(broken, words):
         collector.collect(Script([[0]] * 4), 4, Rng((0,)))
 
 
+def test_a_key_that_only_some_environments_tell_is_no_key():
+    """Gymnasium stands a 0 for what the other does not tell."""
+    collector = Collector(SyncVectorEnv([lambda: Broken(info={"pos": 7}), Broken], **SAME))
+    with pytest.raises(InputError, match=r"info\['pos'\] is there at one time and missing at another. Give it with"):
+        collector.begin(Rng((0,)))
+
+
 def test_environments_that_cannot_be_used():
     with pytest.raises(InputError, match=r"actions are Box.*only discrete ones"):
         Collector(gymnasium.make_vec("Pendulum-v1", 1, vectorization_mode="sync", vector_kwargs=SAME))

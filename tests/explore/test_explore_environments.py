@@ -104,7 +104,8 @@ def test_seeds_and_contexts_can_be_chosen():
         (lambda envs: envs.step(np.array([0.5, 1.0])), "whole numbers"),
         (lambda envs: envs.step(np.array([0])), r"int64 \[1\]"),
         (lambda envs: envs.reset(options={"level": 1}), "`level` is no option"),
-        (lambda envs: envs.reset(options={"context": 1}), r"whole numbers in \[0, 0\]"),
+        (lambda envs: envs.reset(options={"context": 1}), r"a whole number in \[0, 0\], or 2 of them"),
+        (lambda envs: envs.reset(options={"context": [0, 0, 0]}), r"a whole number in \[0, 0\], or 2 of them"),
         (lambda envs: envs.reset(seed=[1, 2, 3]), "3 seeds were given for 2 environments"),
     ],
 )
@@ -113,6 +114,12 @@ def test_what_cannot_be_done_is_refused(act, words):
     envs.reset(seed=0)
     with pytest.raises(InputError, match=words):
         act(envs)
+
+
+def test_many_that_have_not_begun_are_not_stepped():
+    """They would stand in a corner of the border, where nobody can come to."""
+    with pytest.raises(InputError, match=r"no episode has begun. Call reset\(\)"):
+        WorldVector(2, corner()).step(np.array([RIGHT, RIGHT]))
 
 
 def test_an_episode_that_is_over_is_not_stepped():
@@ -177,6 +184,26 @@ def test_contexts_need_an_environment_that_minds_its_seed():
             FiniteContexts(Level(), seeds)
 
 
+class Parts(Level):
+    """As `Level`, but what it sees is in two parts, as in many environments of others."""
+
+    observation_space = gymnasium.spaces.Dict(
+        {"level": Level.observation_space, "pair": gymnasium.spaces.Tuple([Level.observation_space] * 2)}
+    )
+
+    def reset(self, *, seed=None, options=None):
+        seen, info = super().reset(seed=seed)
+        return {"level": seen, "pair": (np.zeros(2), seen)}, info
+
+
+def test_contexts_of_an_environment_that_sees_several_arrays():
+    env = FiniteContexts(Parts(), [3, 5])
+    starts = {tuple(env.reset(seed=s)[0]["pair"][1]) for s in range(12)}
+    assert len(starts) == 2
+    with pytest.raises(InputError, match="the level of seed 3 began in two different ways"):
+        FiniteContexts(Parts(seeded=False), [3, 5])
+
+
 def test_environments_are_made_by_name():
     envs = make_environments("reckon/LavaTrail-v0", 3, contexts=2, env={"length": 8})
     assert isinstance(envs, WorldVector)
@@ -192,7 +219,31 @@ def test_environments_are_made_by_name():
     ("error", "make", "words"),
     [
         (InputError, lambda: make_environments("reckon/LavaTral-v0", 1), "reckon's own are reckon/LavaTrail-v0"),
-        (InputError, lambda: make_environments("FrozenLake-v1", 1, env={"size": 3}), "does not take these arguments"),
+        (
+            InputError,
+            lambda: make_environments("FrozenLake-v1", 1, env={"size": 3}),
+            r"these arguments \(size\): TypeError",
+        ),
+        (
+            InputError,
+            lambda: make_environments("FrozenLake-v1", 1, env={"map_name": "5x5"}),
+            r"\(map_name\): KeyError: '5x5'",
+        ),
+        (
+            InputError,
+            lambda: make_environments("reckon/Rooms-v0", 1, env={"maps_seed": -1}),
+            "maps_seed is -1; it must be",
+        ),
+        (
+            InputError,
+            lambda: make_environments("reckon/Star-v0", 1, contexts=3, env={"contexts": 5}),
+            "contexts=3 and env.contexts=5 are two. Give one of them",
+        ),
+        (
+            InputError,
+            lambda: make_environments("MiniHack-Room-5x5-v0", 1, env={"seed": 5}),
+            r"\(seed\): TypeError: .*seed",
+        ),
         (InputError, lambda: make_environments("FrozenLake-v1", 1, contexts=0), r"must be in \[1, 100000\]"),
         (InputError, lambda: make_environments("reckon/LavaTrail-v0", 1, env={"sise": 3}), "'sise'"),
         (MissingError, lambda: make_environments("no_such_module:A-v0", 1), "the module `no_such_module`"),

@@ -157,6 +157,12 @@ def test_the_critic_is_asked_about_ends_where_only_time_was_up(make):
     assert not Agent(network, PPO(bootstrap=False))._final_values(found).any()
 
 
+def test_an_agent_with_another_network_is_not_restored():
+    saved = Agent(FeedForward(36, 4)).state_dict()
+    with pytest.raises(InputError, match="agent: the saved network is another one than this"):
+        Agent(FeedForward(36, 4, hidden=(5,))).load_state_dict(saved)
+
+
 def test_a_loss_that_is_not_finite_is_not_stepped_on():
     network = FeedForward(36, 4)
     found, agent = collected(network), Agent(network)

@@ -168,6 +168,15 @@ def test_plans_that_cannot_be():
             plan(**changes)
 
 
+def test_settings_that_cannot_be():
+    for changes, words in (
+        ({"network": "lstm"}, "`network` is 'lstm', but must be feed_forward, recurrent"),
+        ({"norm": "var", "bonus": "none"}, "`norm` is 'var', but must be std, reference, none"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Settings(**changes)
+
+
 # By name
 
 
@@ -250,6 +259,12 @@ def test_explore_writes_a_run_and_its_report(command, tmp_path):
     assert "holds a run already" in err
 
 
+def test_a_run_in_which_no_episode_ended_says_so(command):
+    code, out, err = command("reckon/Rooms-v0", "environments=2", "steps=1", "frames=2", "hidden=4", "-q")
+    assert code == 0, err
+    assert "Success in the last updates: no episode ended" in out
+
+
 def test_diagnose_says_which_bonus_and_why(command):
     code, out, err = command("diagnose", "reckon/LavaTrail-v0", "contexts=5", "--json")
     assert code == 0, err
@@ -277,6 +292,12 @@ def test_diagnose_says_which_bonus_and_why(command):
         ),
         (("reckon/Star-v0", "frames=many"), "`explore.frames` must be a whole number"),
         (("reckon/Star-v0", "hidden=0"), "`hidden` is 0"),
+        (("reckon/Star-v0", "alpha=-1", *SMALL), "alpha=-1.0 must be 0 or more"),
+        (
+            ("diagnose", "reckon/Star-v0", "bonus=e3b"),
+            "A diagnosis does not read `bonus`. Leave it out: it reads contexts",
+        ),
+        (("diagnose", "reckon/Star-v0", "ppo.lr=0.1"), "A diagnosis does not read `ppo.lr`"),
         (("reckon/Stars-v0",), "reckon's own are"),
         (("Pendulum-v1", "-q"), "only discrete ones"),
         (("--resume", "nowhere"), "is not a run"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +31,7 @@ exploring = typer.Typer(
 )
 app.add_typer(exploring, name="explore", rich_help_panel=TRAIN)
 
+_DIAGNOSED = ("contexts", "env", "frames", "seed")  # settings that `reckon explore diagnose` reads, and ppo.gamma
 Env = Annotated[str | None, typer.Argument(metavar="ENV", help="Such as reckon/LavaTrail-v0, or module:name.")]
 
 
@@ -76,7 +78,8 @@ def run(
         again = f"interrupted; go on with: reckon explore --resume {explored.folder}"
         state = "finished" if explored.finished else again
         typer.echo(f"{explored.folder}: {explored.updates} updates, {explored.frames:,} frames, {state}")
-        typer.echo(f"Success in the last updates: {explored.success:.2f}")
+        ended = not math.isnan(explored.success)
+        typer.echo(f"Success in the last updates: {f'{explored.success:.2f}' if ended else 'no episode ended'}")
         typer.echo(f"Report: {page}")
     if not explored.finished:
         raise typer.Exit(INTERRUPTED)
@@ -97,6 +100,11 @@ def diagnose_command(
     from reckon.recipe import explore_settings
 
     given = explore_settings(settings or [])
+    for key in (text.partition("=")[0].strip() for text in settings or []):
+        if key.partition(".")[0] not in _DIAGNOSED and key != "ppo.gamma":
+            raise InputError(
+                f"A diagnosis does not read `{key}`. Leave it out: it reads {', '.join(_DIAGNOSED)} and ppo.gamma."
+            )
     found = diagnose(
         env, contexts=given.contexts, env=dict(given.env), frames=given.frames, gamma=given.ppo.gamma, seed=given.seed
     )

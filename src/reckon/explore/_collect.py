@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -44,8 +44,8 @@ class Collected:
 class Collector:
     """Steps environments by a network's choices and keeps where they are, so that rollouts go on from each other.
 
-    Keys are those that the environment gives in its infos as `pos`, `msg` and `glyphs`, and those of `keys`; one with
-    whole numbers for observations has `obs` too.
+    Keys are those that the environment gives in its infos, with every reset and step, as `pos`, `msg` and `glyphs`, and
+    those of `keys`; one with whole numbers for observations has `obs` too.
 
     Args:
         envs: with discrete actions, and autoreset in the same step.
@@ -91,7 +91,7 @@ class Collector:
         self._now = _Now(
             obs=torch.from_numpy(first).clone(),
             start=torch.ones(self.count, dtype=torch.bool),
-            told={name: np.array(infos[name]) for name in (*_GIVEN, "context", "place") if name in infos},
+            told=_picked(infos, [name for name in (*_GIVEN, "context", "place") if name in infos]),
             made=self._made(np.asarray(seen)),
             memory=None,
             returns=np.zeros(self.count),
@@ -119,8 +119,8 @@ class Collector:
             rng: of the draws.
 
         Raises:
-            InputError: an observation or a reward is not finite, keys are not whole, or the network is for other
-                actions.
+            InputError: an observation or a reward is not finite, keys are missing or not whole, or the network is for
+                other actions.
         """
         now = self._standing()
         if network.actions != self.actions:
@@ -232,12 +232,11 @@ class _Log:
             final = np.stack([np.asarray(one) for one in infos["final_obs"][rows]])
             self._final_obs.append(self._owner._encode(final))
             self._final_memory.append(memory[torch.from_numpy(rows)])
-            told = infos.get("final_info", {})
-            self._final_told.append({name: told[name][rows] for name in self._told[0]})
+            self._final_told.append(_picked(infos.get("final_info", {}), self._told[0], rows))
             self._final_made.append(self._owner._made(final))
             self._ended.append((self._returns[rows], self._lengths[rows]))
             self._returns[rows], self._lengths[rows] = 0.0, 0
-        self._told.append({name: np.array(infos[name]) for name in self._told[0]})
+        self._told.append(_picked(infos, self._told[0]))
         self._made.append(self._owner._made(np.asarray(seen)))
 
     def collected(self, memory: Tensor) -> Collected:
@@ -319,6 +318,26 @@ def encoder(space: gymnasium.Space[Any]) -> tuple[int, Callable[[np.ndarray], np
     )
 
 
+def _picked(
+    infos: Mapping[str, Any], names: Iterable[str], rows: np.ndarray | slice = slice(None)
+) -> dict[str, np.ndarray]:
+    """What infos say by these names, of all environments or of some: [n, ...] each.
+
+    Raises:
+        InputError: an environment has left one out, for which Gymnasium would stand a 0.
+    """
+    found = {}
+    for name in names:
+        given = infos.get(f"_{name}")
+        if name not in infos or (given is not None and not given[rows].all()):
+            raise InputError(
+                f"info[{name!r}] is there at one time and missing at another. Give it with every reset and step of "
+                "every environment, or never."
+            )
+        found[name] = np.array(infos[name][rows])
+    return found
+
+
 def _whole(name: str, values: np.ndarray) -> Tensor:
     """As int64.
 
@@ -326,7 +345,10 @@ def _whole(name: str, values: np.ndarray) -> Tensor:
         InputError: they are not whole.
     """
     if values.dtype.kind not in "biu":
-        raise InputError(f"info[{name!r}] is {values.dtype}, and must be whole numbers. Give the cell a state lies in.")
+        raise InputError(
+            f"info[{name!r}] is {values.dtype}, and must be whole numbers. Give the cell a state lies in, or of a text "
+            "int(reckon.explore.key_of([text])[0])."
+        )
     return torch.from_numpy(values.astype(np.int64))
 
 

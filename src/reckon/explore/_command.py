@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary
 from gymnasium.vector import AutoresetMode
 from torch import nn
 
-from reckon.errors import InputError, MissingError
+from reckon.errors import InputError, MissingError, ReckonError
 from reckon.explore._album import Album
 from reckon.explore._collect import Collector, Vectors
 from reckon.explore._combine import Normalized
@@ -62,6 +62,9 @@ class Settings:
         for name in ("hidden", "environments", "steps", "frames", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"`{name}` is {getattr(self, name)}, but must be at least 1.")
+        for name, choices in (("network", ("feed_forward", "recurrent")), ("norm", ("std", "reference", "none"))):
+            if getattr(self, name) not in choices:
+                raise InputError(f"`{name}` is {getattr(self, name)!r}, but must be {', '.join(choices)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,10 +95,10 @@ def run_explore(
         MissingError: an environment that is not installed.
         RunError: a run is there already; no room.
     """
-    parts = _parts(name, settings)
+    plan, parts = _plan(settings, show), _parts(name, settings)
     begin(parts.collector, parts.bonus, settings.seed)  # what cannot be leaves no folder behind
     with Run.create(out, recipe=_recipe(name, settings), overwrite=overwrite, keep_last=1) as run:
-        return _explored(parts, run, settings, show)
+        return _explored(parts, run, plan)
 
 
 def resume_explore(name: str, settings: Settings, folder: str | Path, *, show: Show = "auto") -> Explored:
@@ -110,9 +113,9 @@ def resume_explore(name: str, settings: Settings, folder: str | Path, *, show: S
     Raises:
         InputError, MissingError, RunError: as `run_explore`; and RunError where the settings differ from the run's.
     """
-    parts = _parts(name, settings)
+    plan, parts = _plan(settings, show), _parts(name, settings)
     with Run.resume(folder, _recipe(name, settings), keep_last=1) as run:
-        return _explored(parts, run, settings, show)
+        return _explored(parts, run, plan)
 
 
 def make_environments(
@@ -133,17 +136,19 @@ def make_environments(
         env: arguments of the environment.
 
     Raises:
-        InputError: it is not known, does not take these arguments, or a level is not fixed by its seed.
-        MissingError: its module or what it needs is not installed.
+        InputError: it is not known, cannot be made with these arguments, or a level is not fixed by its seed.
+        MissingError: its module, or what it needs, is not installed.
     """
     module, _, id_ = name.rpartition(":")
     _import(module)
     given: dict[str, Any] = dict(env or {})
-    if id_.startswith(PREFIX):
-        return MiniHackVector(count, id_, contexts=contexts, seed=seed, **given)
+    if contexts is not None and "contexts" in given:
+        raise InputError(f"{name}: contexts={contexts} and env.contexts={given['contexts']} are two. Give one of them.")
     if contexts is not None and id_ in IDS:
         given["contexts"] = contexts
     try:
+        if id_.startswith(PREFIX):
+            return MiniHackVector(count, id_, **{"contexts": contexts, **given}, seed=seed)
         if id_ in IDS:
             return gymnasium.make_vec(id_, count, vectorization_mode="vector_entry_point", **given)
         return gymnasium.make_vec(
@@ -154,12 +159,17 @@ def make_environments(
             wrappers=_wrappers(id_, given, contexts, seed),
             **given,
         )
-    except gymnasium.error.DependencyNotInstalled as error:
+    except ReckonError:
+        raise
+    except (gymnasium.error.DependencyNotInstalled, ImportError) as error:
         raise MissingError(f"{name} needs a package that is not installed: {error}") from error
     except gymnasium.error.Error as error:
         raise InputError(f"{name}: {error} reckon's own are {', '.join(IDS)}.") from error
-    except TypeError as error:
-        raise InputError(f"{name} does not take these arguments ({', '.join(given) or 'none'}): {error}") from error
+    except (TypeError, ValueError, LookupError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            f"{name} cannot be made with these arguments ({', '.join(given) or 'none'}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _wrappers(
@@ -185,7 +195,10 @@ def _import(module: str) -> None:
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise MissingError(f"the module `{module}`, which registers the environment, is not there: {error}") from error
+        raise MissingError(
+            f"the module `{module}`, which registers the environment, cannot be imported: {error}. Install it; a file "
+            "of this folder is found with PYTHONPATH=. before the command."
+        ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,10 +271,9 @@ def layout_of(envs: Vectors) -> GlyphLayout | None:
     return cast("GlyphLayout | None", getattr(envs.unwrapped, "layout", None))
 
 
-def _explored(parts: _Parts, run: Run, settings: Settings, show: Show) -> Explored:
-    frames = settings.environments * settings.steps
-    plan = Plan(
-        updates=math.ceil(settings.frames / frames),
+def _plan(settings: Settings, show: Show) -> Plan:
+    return Plan(
+        updates=math.ceil(settings.frames / (settings.environments * settings.steps)),
         steps=settings.steps,
         alpha=settings.alpha,
         clip=settings.clip,
@@ -269,13 +281,16 @@ def _explored(parts: _Parts, run: Run, settings: Settings, show: Show) -> Explor
         save_every=settings.save_every,
         show=show,
     )
+
+
+def _explored(parts: _Parts, run: Run, plan: Plan) -> Explored:
     finished = explore(parts.agent, parts.collector, parts.bonus, run, plan, parts.album)
     updates = max(run.checkpoints, default=0)
     return Explored(
         folder=run.folder,
         finished=finished,
         updates=updates,
-        frames=updates * frames,
+        frames=updates * plan.steps * parts.collector.count,
         success=success(run.metrics()[-_RECENT:]),
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reckon.bonuses import elliptical_step
-from reckon.errors import InputError
+from reckon.errors import InputError, RunError
 from reckon.explore._features import read, read_rollout
 from reckon.explore._rollout import Features, Rollout, check_goes_on
 from reckon.types import Metrics, Rng, State
@@ -65,7 +65,11 @@ class Elliptical:
             self._enter(found, self._first)
 
     def score(self, rollout: Rollout) -> Tensor:
-        """[T, N]; 0 where the state is not at hand, and for on="current" where it is the first of its episode."""
+        """[T, N]; 0 where the state is not at hand, and for on="current" where it is the first of its episode.
+
+        Raises:
+            RunError: a feature is not finite, or all are too large for the memory of a run.
+        """
         check_goes_on("elliptical", len(self._first), rollout)
         found, final = read_rollout("elliptical", self.features, rollout)
         self._length = float(found.norm(dim=2).mean())
@@ -118,7 +122,12 @@ class Elliptical:
     def _enter(self, found: Tensor, rows: Tensor) -> Tensor:
         """[N]: bonuses of states [N, D] before they enter; where `rows` is False it is 0 and nothing enters."""
         if self.memory == "run":
-            factor = torch.linalg.cholesky(self._matrix)
+            factor, failed = torch.linalg.cholesky_ex(self._matrix)
+            if bool(failed):
+                raise RunError(
+                    "elliptical: its features are so large that they cannot be compared any more. Put "
+                    "a layer normalization at the encoder's end, or take a larger `ridge`."
+                )
             bonus = torch.linalg.solve_triangular(factor, found.T, upper=False).square().sum(dim=0)
             self._matrix = self._matrix + found[rows].T @ found[rows]
         elif bool(rows.all()):

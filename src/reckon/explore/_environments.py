@@ -114,8 +114,10 @@ class WorldVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """One action a row, [N].
 
         Raises:
-            InputError: one is none of the actions.
+            InputError: one is none of the actions, or no episode has begun.
         """
+        if not self._seeded:
+            raise InputError("no episode has begun. Call reset() before the first step.")
         episodes = self._episodes
         rewards, terminated, truncated = episodes.step(_checked(np.asarray(actions), self.world, self.num_envs))
         obs, infos, ended = episodes.observe(), self._told(episodes.infos()), terminated | truncated
@@ -216,7 +218,8 @@ def _contexts(options: dict[str, Any] | None, world: World, count: int) -> np.nd
     unknown = sorted(set(options) - {"context"})
     if unknown:
         raise InputError(f"reset: `{unknown[0]}` is no option of this environment. It has one: context.")
-    contexts = np.broadcast_to(np.asarray(options["context"]), (count,))
-    if contexts.dtype.kind not in "iu" or contexts.min() < 0 or contexts.max() >= world.contexts:
-        raise InputError(f"reset: contexts must be whole numbers in [0, {world.contexts - 1}].")
-    return contexts.astype(np.int64)
+    contexts = np.asarray(options["context"])
+    whole = contexts.dtype.kind in "iu" and contexts.shape in ((), (count,))
+    if not whole or contexts.min() < 0 or contexts.max() >= world.contexts:
+        raise InputError(f"reset: context must be a whole number in [0, {world.contexts - 1}], or {count} of them.")
+    return np.broadcast_to(contexts.astype(np.int64), (count,))

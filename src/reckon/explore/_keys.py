@@ -11,6 +11,8 @@ from torch import Tensor
 
 from reckon.errors import InputError
 
+_WHOLE = (int, np.integer, np.bool_)  # what is its own key
+
 
 def key_of(values: Sequence[object] | np.ndarray | Tensor, name: str = "key_of") -> Tensor:
     """The keys of N states, from what a key function says of each.
@@ -46,7 +48,7 @@ def _of_array(values: np.ndarray, name: str) -> Tensor:
 
 
 def _of_one(value: object, row: int, name: str) -> int:
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, _WHOLE):
         if not -(2**63) <= int(value) < 2**63:
             return _hashed(_bytes(value, row, name))
         return int(value)
@@ -61,7 +63,7 @@ def _bytes(value: object, row: int, name: str) -> bytes:
         return b"s" + value.encode("utf-8", "surrogatepass")
     if isinstance(value, bytes):
         return b"b" + value
-    if isinstance(value, (int, np.integer)):
+    if isinstance(value, _WHOLE):
         return b"i%d" % int(value)
     if isinstance(value, tuple):
         parts = [_bytes(part, row, name) for part in value]

@@ -155,10 +155,12 @@ def mlp(
         layer_norm: normalize what comes out to mean 0 and variance 1 in each row, without weights of its own.
 
     Raises:
-        InputError: fewer than two sizes, or one below 1.
+        InputError: fewer than two sizes, one below 1, or another activation.
     """
     if len(sizes) < 2 or min(sizes) < 1:
         raise InputError(f"mlp: `sizes` are {list(sizes)}; give two or more, each 1 or above.")
+    if activation not in ("relu", "tanh"):
+        raise InputError(f"mlp: `activation` is {activation!r}; it must be relu or tanh.")
     layers: list[nn.Module] = [Flat()]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reckon.costs import Ledger, spending
-from reckon.errors import InputError
+from reckon.errors import InputError, RunError
 from reckon.explore._album import Album
 from reckon.explore._collect import Collected, Collector
 from reckon.explore._ppo import Agent
@@ -97,11 +97,19 @@ def explore_step(
 
     Returns:
         The rollout, the bonuses [T, N] before they were weighed, and what there is to log.
+
+    Raises:
+        InputError, RunError: what was lived through, or a bonus, is not finite.
     """
     with spending("sample"):
         collected = collector.collect(agent.network, plan.steps, rng.child("sample"))
     with spending("bonus"):
         paid = torch.zeros_like(collected.rewards) if bonus is None else bonus.score(collected.rollout)
+        if not bool(paid.isfinite().all()):
+            raise RunError(
+                "a bonus is not finite any more, and nothing can be learned from that. Scale the observations to about "
+                "1, or take a lower learning rate for the networks of the bonus."
+            )
     rewards = total_rewards(collected.rewards, paid, plan.alpha, plan.clip)
     metrics = episode_metrics(collected) | bonus_metrics(collected.rewards, paid, rewards, plan)
     with spending("update"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reckon.advantages import explained_variance, gae, whiten
 from reckon.errors import InputError
+from reckon.explore._learning import restore
 from reckon.explore._policies import Network
 from reckon.objectives import clip_active, clipped_ratio, kl, token_ratio, value_error
 from reckon.types import Metrics, Rng, State
@@ -94,8 +95,12 @@ class Agent:
         return {"network": dict(self.module.state_dict()), "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Takes up where `state_dict` left off."""
-        self.module.load_state_dict(cast("Mapping[str, Tensor]", state["network"]))
+        """Takes up where `state_dict` left off.
+
+        Raises:
+            InputError: the saved network is another one.
+        """
+        restore("agent", self.module, cast("State", state["network"]))
         self._optimizer.load_state_dict(cast("dict[str, object]", state["optimizer"]))
 
     def _batch(self, collected: Collected, rewards: Tensor) -> tuple[dict[str, Tensor], Tensor]:

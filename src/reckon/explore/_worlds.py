@@ -251,7 +251,7 @@ def lava_trail(
     Raises:
         InputError: a number that cannot be.
     """
-    rng = np.random.default_rng(maps_seed)
+    rng = _generator(maps_seed)
     trails = draw_trails(_count(contexts), rng, size=size, length=length, straight=straight)
     return GridWorld(trail_maps(trails, size), horizon=horizon)
 
@@ -278,7 +278,7 @@ def rooms(
     Raises:
         InputError: a number that cannot be.
     """
-    rng = np.random.default_rng(maps_seed)
+    rng = _generator(maps_seed)
     return GridWorld(draw_rooms(_count(contexts), rng, rooms=rooms, size=size, walls=walls), horizon=horizon)
 
 
@@ -294,7 +294,13 @@ def star(contexts: int | None = 1, *, maps_seed: int = 0, arms: int = 8, length:
     Raises:
         InputError: a number that cannot be.
     """
-    return StarWorld(_count(contexts), np.random.default_rng(maps_seed), arms=arms, length=length)
+    return StarWorld(_count(contexts), _generator(maps_seed), arms=arms, length=length)
+
+
+def _generator(maps_seed: int) -> np.random.Generator:
+    if maps_seed < 0:
+        raise InputError(f"maps_seed is {maps_seed}; it must be 0 or more.")
+    return np.random.default_rng(maps_seed)
 
 
 def _count(contexts: int | None) -> int:
