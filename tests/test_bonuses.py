@@ -202,7 +202,7 @@ def test_float32_holds_for_a_thousand_steps():
 
 @pytest.mark.parametrize("seed", range(8))
 def test_where_rounding_is_larger_than_what_is_left_nothing_is_paid_and_nothing_spoiled(seed):
-    """One direction of length 3,000, again and again in float32: the bonus is 1e7 times what is left of it and noise."""
+    """One direction of length 3,000, again and again in float32: a bonus is 1e7 times what is left of it and noise."""
     direction = random_features(1, 3, seed).float()
     found, inverse = step_by_step((3000 * direction / direction.norm()).expand(50, 3), RIDGE)
     assert found[0] == pytest.approx(9e7, rel=1e-4)
