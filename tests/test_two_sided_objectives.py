@@ -140,7 +140,7 @@ def test_cut_into_micro_batches_the_gradient_is_the_same(cut):
 def test_rows_that_learn_nothing_are_known():
     batch, credit = example()
     silent = {
-        part: part.silent(part.prepare(batch, credit)).tolist()
+        part: part.silent(batch, credit).tolist()
         for part in (ClonePositives(), WeightedNegatives(), ClonePositives(coef=0.0))
     }
     assert list(silent.values()) == [
@@ -150,7 +150,7 @@ def test_rows_that_learn_nothing_are_known():
     ]
     zero = replace(credit, weights=torch.zeros(5, 3))
     both = Objectives({"right": ClonePositives(), "wrong": WeightedNegatives()})
-    assert both.silent(both.prepare(batch, zero)).all()
+    assert both.silent(batch, zero).all()
 
 
 # With a zero head every weight is 0: check 4

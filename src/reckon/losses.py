@@ -76,9 +76,9 @@ class ClippedRatio:
             columns["old_logprobs"] = torch.where(credit.mask, batch.rollouts.logprobs, 0.0)
         return columns
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: rows without an advantage. Their loss is 0 whatever the policy says."""
-        return _silent(columns)
+        return _silent(_policy_columns(credit, self.average, self.length, whiten=self.whiten))
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
@@ -123,9 +123,9 @@ class PolicyGradient:
         """Advantages, weights and scales."""
         return _policy_columns(credit, self.average, self.length, whiten=self.whiten)
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: rows without an advantage. Their loss is 0 whatever the policy says."""
-        return _silent(columns)
+        return _silent(_policy_columns(credit, self.average, self.length, whiten=self.whiten))
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
@@ -152,9 +152,9 @@ class ClonePositives:
         """Advantages, weights and scales, on the right responses alone."""
         return _side_columns(credit, advantages.sides(batch.outcome)[0], self.coef)
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: rows that are not right, or without an advantage."""
-        return _silent(columns)
+        return _silent(_side_columns(credit, advantages.sides(batch.outcome)[0], self.coef))
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
@@ -180,9 +180,9 @@ class WeightedNegatives:
         """Advantages, weights and scales, on the wrong responses alone."""
         return _side_columns(credit, advantages.sides(batch.outcome)[1], self.coef)
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: rows that are not wrong, or without an advantage."""
-        return _silent(columns)
+        return _silent(_side_columns(credit, advantages.sides(batch.outcome)[1], self.coef))
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the loss of each token, weighted and scaled."""
@@ -221,9 +221,9 @@ class KLPenalty:
             "ref_logprobs": torch.where(credit.mask, ref_logprobs, 0.0)
         }
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: every row if the coefficient is 0, otherwise none."""
-        return torch.full_like(columns["share"], self.coef == 0, dtype=torch.bool)
+        return _all_rows(credit, self.coef == 0)
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the penalty of each token, scaled."""
@@ -259,9 +259,9 @@ class EntropyBonus:
         """The scales."""
         return _scale_columns(credit, self.average, self.length)
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: every row if the coefficient is 0, otherwise none."""
-        return torch.full_like(columns["share"], self.coef == 0, dtype=torch.bool)
+        return _all_rows(credit, self.coef == 0)
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: minus the entropy at each token, scaled."""
@@ -311,9 +311,9 @@ class ValueLoss:
             columns["old_values"] = torch.where(credit.mask, credit.values, 0.0)
         return columns
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: every row if the coefficient is 0, otherwise none."""
-        return torch.full_like(columns["share"], self.coef == 0, dtype=torch.bool)
+        return _all_rows(credit, self.coef == 0)
 
     def __call__(self, outputs: Outputs, columns: Columns) -> Tensor:
         """[n, T]: the error at each token, scaled."""
@@ -377,14 +377,13 @@ class Objectives:
             total = total + loss
         return total
 
-    def silent(self, columns: Columns) -> Tensor:
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
         """[n] bool: rows that are silent in every part; none if a part cannot tell."""
-        any_column = next(iter(columns.values()))
-        silent = torch.ones(len(any_column), dtype=torch.bool, device=any_column.device)
-        for name, part in self.parts.items():
+        silent = _all_rows(credit, True)
+        for part in self.parts.values():
             if not isinstance(part, Sparse):
-                return torch.zeros_like(silent)
-            silent &= part.silent(_columns_of(name, columns))
+                return _all_rows(credit, False)
+            silent &= part.silent(batch, credit)
         return silent
 
     def diagnostics(self, outputs: Outputs, columns: Columns) -> dict[str, Tensor]:
@@ -422,6 +421,11 @@ def _side_columns(credit: Credit, side: Tensor, coef: float) -> dict[str, Tensor
     """Columns of the rows of one side, whose tokens alone are counted."""
     own = replace(credit, mask=credit.mask & side[:, None], advantages=coef * credit.advantages)
     return _policy_columns(own, "tokens", None, whiten=False)
+
+
+def _all_rows(credit: Credit, value: bool) -> Tensor:
+    """[n] bool: the same of every row."""
+    return torch.full(credit.mask.shape[:1], value, device=credit.mask.device)
 
 
 def _silent(columns: Columns) -> Tensor:

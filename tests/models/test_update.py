@@ -21,10 +21,11 @@ class Three:
         return {}
 
 
+@pytest.mark.parametrize("silent", [[], [1, 4, 7]])  # rows whose advantage is 0
 @pytest.mark.parametrize("passes", [(1, 1), (2, 2)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("level", ["token", "sequence"])
-def test_nothing_learned_between_two_passes_is_a_ratio_of_exactly_one(dtype, level, passes):
+def test_nothing_learned_between_two_passes_is_a_ratio_of_exactly_one(dtype, level, passes, silent):
     """With lr 0 all passes are of one policy. Rounding, which depends on a row's company, must not show."""
     network = tiny.make_network(width=32, heads=4, seed=3)
     with torch.no_grad():
@@ -42,9 +43,12 @@ def test_nothing_learned_between_two_passes_is_a_ratio_of_exactly_one(dtype, lev
     unknown = [Verdict(outcome=None, answer=None, reason="crashed")] * 12
     batch = collect(Three(), model, lambda _: unknown, All(), 3, 4, Rng((0,)), step=0)
     mask = batch.seq.mask & (torch.arange(12) % 3 != 0)[:, None]  # a third of the rows train nothing
-    credit = Credit(advantages=mask * torch.linspace(-1, 1, 12)[:, None], weights=torch.ones(mask.shape), mask=mask)
+    advantages = torch.linspace(-1, 1, 12)
+    advantages[silent] = 0.0
+    credit = Credit(advantages=mask * advantages[:, None], weights=torch.ones(mask.shape), mask=mask)
     metrics = model.update(ClippedRatio(level=level, low=3e-4, high=4e-4), batch, credit, Rng((1,)))
     assert metrics["policy/steps"] == passes[0] * passes[1]
+    assert metrics["policy/silent"] == len(silent) / 8
     assert metrics["policy/clip_fraction"] == 0
     assert metrics["policy/kl_sampled"] == 0
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from reckon.types import Batch, Columns, Credit, Metrics, Model, Objective, Rng, Sequences, Sparse
+from reckon.types import Batch, Columns, Credit, Metrics, Model, Objective, Rng, Sparse
 
 
 def update(
@@ -42,21 +42,15 @@ def update(
     for chunk in groups.tensor_split(min(minibatches, max(len(groups), 1))):
         rows = (torch.isin(batch.seq.group, chunk) & trains).nonzero().squeeze(1)
         if len(rows):
-            part = replace(batch.take(rows), on_policy=epochs * minibatches == 1)
-            if not part.on_policy and "logprobs" in objective.want:
-                # A ratio compares two passes of the learner; the sampler's own log-probs would add the rounding of
-                # another kernel to it. And passes over these very rows: in bfloat16 other company in the pack rounds
-                # otherwise, by more than GSPO clips at.
-                logprobs = model.outputs(part.seq).logprobs
-                assert logprobs is not None
-                part = replace(part, rollouts=replace(part.rollouts, logprobs=logprobs))
-            due = credit.take(rows)
+            part, due = replace(batch.take(rows), on_policy=epochs * minibatches == 1), credit.take(rows)
+            heard = _heard(objective, part, due)
+            if len(heard) and not part.on_policy and "logprobs" in objective.want:
+                part = _rescored(model, part, heard)
             columns = objective.prepare(part, due)
-            seq, columns, trained = _heard(objective, part.seq, columns, due.mask)
-            silent += len(rows) - len(seq.tokens)
-            tokens += trained
-            if len(seq.tokens):
-                prepared.append((seq, columns))
+            silent += len(rows) - len(heard)
+            tokens += int(due.mask[heard].sum())
+            if len(heard):
+                prepared.append((part.seq.take(heard), _kept(columns, heard, due.mask)))
     sums: dict[str, float] = {}
     steps = 0
     for epoch in range(epochs):
@@ -72,14 +66,30 @@ def update(
     return metrics
 
 
-def _heard(objective: Objective, seq: Sequences, columns: Columns, trains: Tensor) -> tuple[Sequences, Columns, int]:
-    """The rows whose loss has a gradient, as far as the objective can tell, and how many of their tokens train."""
-    if not isinstance(objective, Sparse) or not (silent := objective.silent(columns)).any():
-        return seq, columns, int(trains.sum())
-    kept = (~silent).nonzero().squeeze(1)
-    left = {name: column[kept] for name, column in columns.items()}
-    tokens = int(trains[kept].sum())
-    for name, column in left.items():
-        if name.rpartition("/")[2] == "share":
-            left[name] = column * (trains.sum() / max(tokens, 1))
-    return seq.take(kept), left, tokens
+def _heard(objective: Objective, batch: Batch, credit: Credit) -> Tensor:
+    """[n] int64: the rows whose loss has a gradient, as far as the objective can tell."""
+    rows = torch.arange(len(credit.mask), device=credit.mask.device)
+    return rows[~objective.silent(batch, credit)] if isinstance(objective, Sparse) else rows
+
+
+def _rescored(model: Model, batch: Batch, rows: Tensor) -> Batch:
+    """The batch with log-probs of the learner's own in some rows, and 0 in the others.
+
+    A ratio compares two passes of the learner; the sampler's own log-probs would add the rounding of another kernel to
+    it. And passes over the very rows that are learned from: in bfloat16 other company in the pack rounds otherwise, by
+    more than GSPO clips at.
+    """
+    found = model.outputs(batch.seq.take(rows)).logprobs
+    assert found is not None
+    logprobs = torch.zeros_like(batch.rollouts.logprobs)
+    logprobs[rows] = found
+    return replace(batch, rollouts=replace(batch.rollouts, logprobs=logprobs))
+
+
+def _kept(columns: Columns, rows: Tensor, trains: Tensor) -> Columns:
+    """The columns of some rows, where what is reported is a mean over the tokens of these that train."""
+    share = trains.sum() / trains[rows].sum().clamp(min=1)
+    return {
+        name: column[rows] * share if name.rpartition("/")[2] == "share" else column[rows]
+        for name, column in columns.items()
+    }

@@ -192,8 +192,8 @@ class Sparse(Protocol):
     are reported.
     """
 
-    def silent(self, columns: Columns) -> Tensor:
-        """[n] bool, of the columns it has prepared: rows whose loss does not depend on the outputs."""
+    def silent(self, batch: Batch, credit: Credit) -> Tensor:
+        """[n] bool, of a mini-batch that it is about to prepare: rows whose loss will not depend on the outputs."""
         ...
 
 
