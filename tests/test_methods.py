@@ -105,6 +105,8 @@ def test_ppo_with_a_critic_of_its_own_teaches_it_apart():
         ppo(Task(), kl=0.0)
     with pytest.raises(InputError, match="compares two models"):
         ppo(Task(), policy=live)
+    with pytest.raises(InputError, match="`whiten` is 'mini-batch'"):
+        ppo(Task(), kl=0.0, policy=live, whiten="mini-batch")
 
 
 def test_kl_stands_where_the_papers_put_it():

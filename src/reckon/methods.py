@@ -230,6 +230,8 @@ def ppo(
         reference: the model before training; needed where kl is above 0.
         critic: a model of its own that learns beside the policy; left out, the policy's own value head.
     """
+    if whiten not in ("minibatch", "batch", None):
+        raise InputError(f"ppo: `whiten` is {whiten!r}; it must be 'minibatch', 'batch' or None.")
     own = critic is not None and critic is not policy
     value = ValueLoss(clip=value_clip, coef=value_coef)
     ratio = ClippedRatio(low=clip, high=clip, average="tokens", whiten=whiten == "minibatch", old=old)

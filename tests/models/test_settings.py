@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from reckon.errors import InputError
 from reckon.models import Lora, Optimization, Sampling
+from reckon.models._load import compute_dtype
 
 
 @pytest.mark.parametrize(
@@ -30,6 +32,8 @@ def test_learning_rates(settings, rates):
         (lambda: Sampling(top_k=0), "top_k"),
         (lambda: Sampling(top_p=1.5), "top_p"),
         (lambda: Sampling(min_p=-0.1), "min_p"),
+        (lambda: Sampling(stop="END"), "`sampling.stop` is END, but must be a list of texts"),  # no E, no N, no D
+        (lambda: Sampling(stop=("END", "")), "sampling.stop"),  # "" is in every text
         (lambda: Optimization(lr=-1), "optimizer.lr"),
         (lambda: Optimization(lr=float("inf")), "optimizer.lr"),
         (lambda: Optimization(beta1=1.0), "optimizer.beta1"),
@@ -42,6 +46,11 @@ def test_learning_rates(settings, rates):
             lambda: Optimization(schedule="cosine"),
             r"`optimizer.total` is None, but must be given for schedule 'cosine'",
         ),
+        (
+            lambda: Optimization(schedule="cosin", total=9),
+            r"`optimizer.schedule` is cosin, but must be one of constant",
+        ),
+        (lambda: compute_dtype("bf16", torch.device("cpu")), r"`model.dtype` is 'bf16'; it must be one of auto"),
         (lambda: Lora(rank=0), "lora.rank"),
         (lambda: Lora(alpha=0), "lora.alpha"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -48,7 +49,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 def compute_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
-    """What matrix products are computed in. The weights themselves stay float32."""
+    """What matrix products are computed in. The weights themselves stay float32.
+
+    Raises:
+        InputError: it is none of these three.
+    """
+    if dtype not in get_args(Dtype):
+        raise InputError(f"`model.dtype` is {dtype!r}; it must be one of {', '.join(get_args(Dtype))}.")
     if dtype == "auto":
         return torch.bfloat16 if has_bfloat16(device) else torch.float32
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from reckon.errors import InputError
 
@@ -32,6 +32,7 @@ class Sampling:
             ("max_new_tokens", self.max_new_tokens >= 1, "at least 1"),
             ("top_k", self.top_k is None or self.top_k >= 1, "at least 1"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "in (0, 1]"),
+            ("stop", not isinstance(self.stop, str) and all(self.stop), "a list of texts, none of them empty"),
             ("stop_token_ids", min(self.stop_token_ids, default=0) >= 0, "token ids, at least 0"),
             ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "in [0, 1]"),
         ):
@@ -61,6 +62,7 @@ class Optimization:
 
     def __post_init__(self) -> None:
         for name, fits, must in (
+            ("schedule", self.schedule in get_args(Schedule), f"one of {', '.join(get_args(Schedule))}"),
             ("lr", 0 <= self.lr < math.inf, "at least 0, and finite"),
             ("warmup", self.warmup >= 0, "at least 0"),
             ("clip", self.clip is None or self.clip > 0, "above 0"),
