@@ -104,6 +104,16 @@ def test_networks_that_cannot_share_a_prompt_take_the_plain_path(family, caplog)
         torch.testing.assert_close(rollouts.logprobs[row][seq.mask[row]], expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_plain_path_draws_from_the_network_and_not_from_its_generation_config(caplog):
+    model, problems = make_plain("bloom", caplog), [Problem(id="a", prompt="1+1=1+1="), Problem(id="b", prompt="aa")]
+    expected = model.sample(problems, 3, Rng((0,)))
+    model.network.generation_config.update(repetition_penalty=9.0, no_repeat_ngram_size=1, num_beams=2)
+    found = model.sample(problems, 3, Rng((0,)))
+    assert torch.equal(found.seq.tokens, expected.seq.tokens)
+    torch.testing.assert_close(found.logprobs, expected.logprobs)
+    assert model.network.generation_config.repetition_penalty == 9.0
+
+
 @pytest.mark.parametrize("family", FALLING_BACK)
 def test_the_plain_path_learns_and_does_not_depend_on_how_it_is_cut(family, caplog):
     model = make_plain(family, caplog)

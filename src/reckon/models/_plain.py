@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from reckon.models._pack import lengths
 from reckon.models._sample import Drawn, Order, Record
@@ -105,6 +106,19 @@ class _Chooser(LogitsProcessor):  # type: ignore[misc]  # untyped in transformer
         return torch.tensor(self._over, device=input_ids.device)
 
 
+@contextmanager
+def _bare(network: PreTrainedModel) -> Iterator[None]:
+    """Within it generation is not told of what the network's makers advise, such as a penalty on repetition.
+
+    That would change the law which is drawn from, and only here: log-probs are of the network as it is.
+    """
+    own, network.generation_config = network.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        network.generation_config = own
+
+
 @torch.no_grad()
 def draw(network: PreTrainedModel, order: Order, end: int) -> Drawn:
     """As `_sample.draw`, prompt by prompt, so that nothing is padded, by `network.generate`."""
@@ -113,15 +127,16 @@ def draw(network: PreTrainedModel, order: Order, end: int) -> Drawn:
         rows = [row for row, owner in enumerate(order.group) if owner == group]
         prompt = order.prompts[group][None].expand(len(rows), -1)
         chooser = _Chooser(rows, record, end)
-        out = network.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            do_sample=False,
-            max_new_tokens=max(order.limits[row] for row in rows),
-            eos_token_id=None,
-            pad_token_id=end,
-            logits_processor=LogitsProcessorList([chooser]),
-            stopping_criteria=[chooser.stop],
-        )
+        with _bare(network):
+            out = network.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=max(order.limits[row] for row in rows),
+                eos_token_id=None,
+                pad_token_id=end,
+                logits_processor=LogitsProcessorList([chooser]),
+                stopping_criteria=[chooser.stop],
+            )
         computed += out.numel() - len(rows)  # the last token of each is never read
     return record.drawn(network.device, computed)
