@@ -153,6 +153,25 @@ def test_pair_losses(make, paired, kind):
     check(value(model, loss, paired), torch.stack(losses).mean())
 
 
+@pytest.mark.parametrize("kind", ["dpo", "dpo_norm", "simpo"])
+def test_what_is_told_of_pairs_are_the_rewards_that_the_loss_compares(make, paired, kind):
+    model, reference = moved(make)
+    rewards = []
+    for row in paired:
+        for text, ended in zip((row.chosen, row.rejected), row.ended, strict=True):
+            own = logprobs(model, row.problem, text, ended)
+            total = own.sum() if kind == "simpo" else ratio(model, reference, row.problem, text, ended)
+            rewards.append(2 * float(total.detach()) / (1 if kind == "dpo" else len(own)))
+    won, lost = torch.tensor(rewards[0::2]), torch.tensor(rewards[1::2])
+    loss = Preference(kind=kind, reference=None if kind == "simpo" else CachedReference(reference), beta=2.0)
+    seq, columns = loss.prepare(model, paired)
+    told = loss.diagnostics(model.outputs(seq, loss.want), columns)
+    check(told["chosen"], won.mean())
+    check(told["rejected"], lost.mean())
+    check(told["margin"], (won - lost).mean())
+    check(told["accuracy"], (won > lost).float().mean())
+
+
 def test_pairs_of_one_prompt_stay_pairs_and_share_it(make, paired):
     """Rows 0 and 2 answer one prompt: four rows in a group, chosen and rejected in turn."""
     seq, _ = Preference().prepare(make(), paired)

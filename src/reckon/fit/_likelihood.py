@@ -271,8 +271,14 @@ class Preference:
         return loss * columns["share"][0::2]
 
     def diagnostics(self, outputs: Outputs, columns: Columns) -> Diagnostics:
-        """Mean implicit rewards of both sides, their margin, and how often the chosen one's is higher."""
-        return pair_numbers(self.beta * _ratios(outputs, columns).detach(), columns["share"])
+        """Mean implicit rewards of both sides, their margin, and how often the chosen one's is higher.
+
+        The rewards are those that the loss compares: of dpo_norm and simpo, means over tokens.
+        """
+        ratios = _ratios(outputs, columns).detach()
+        if self.kind in ("dpo_norm", "simpo"):
+            ratios = ratios / columns["mask"].sum(dim=1)
+        return pair_numbers(self.beta * ratios, columns["share"])
 
 
 @dataclass(frozen=True, kw_only=True)
