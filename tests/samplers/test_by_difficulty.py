@@ -7,6 +7,7 @@ from sampler_worlds import Domains, assert_resumes, ids, seen_of
 
 from reckon.errors import InputError, RunError
 from reckon.samplers import AdaptiveDifficulty, EasyToHard, Retire
+from reckon.stopping import stoppable
 from reckon.types import Problem, Rng
 
 NAN = float("nan")
@@ -137,7 +138,12 @@ def test_a_rate_that_float32_cannot_say():
 
 def test_when_all_are_solved_the_run_is_done():
     sampler = Retire(Domains(a=2))
-    sampler.learn(seen_of(sampler.draw(2, RNG), [1, 1]))
+    with stoppable() as stop:
+        first, second = sampler.draw(2, RNG)
+        sampler.learn(seen_of([first], [1]))
+        assert not stop.requested
+        sampler.learn(seen_of([second], [1]))
+    assert stop.reason == "retire: all 2 problems have reached the pass rate 1 and are retired"
     with pytest.raises(RunError, match="all 2 problems have reached the pass rate 1 and are retired"):
         sampler.draw(1, RNG)
 

@@ -9,6 +9,7 @@ from typing import cast
 from reckon.errors import InputError, RunError
 from reckon.samplers._passes import Passes, shuffled
 from reckon.samplers._uniform import problems_of
+from reckon.stopping import stop_after_step
 from reckon.types import Json, Metrics, Problem, Rng, Seen, Split, State, Task
 
 
@@ -44,8 +45,7 @@ class Retire:
         """
         if len(self._retired) == len(self._problems):
             raise RunError(
-                f"all {len(self._problems)} problems have reached the pass rate {self.pass_rate:g} and are retired. "
-                "The run is done; for more, raise `pass_rate` or bring harder problems."
+                f"{self._all_done()}. The run is done; for more, raise `pass_rate` or bring harder problems."
             )
         found: list[Problem] = []
         while len(found) < n:
@@ -55,7 +55,7 @@ class Retire:
         return found
 
     def learn(self, seen: Seen) -> Metrics:
-        """Retires what is solved.
+        """Retires what is solved; when that is everything, asks the run to stop, so that what was learned is saved.
 
         Returns:
             `sampler/retired`, the share of the problems that are, and `sampler/passes`.
@@ -66,6 +66,8 @@ class Retire:
                 outcomes.setdefault(problem.id, []).append(outcome)
         # Outcomes are float32 and the rate is not: without some slack 0.8 would not be 0.8.
         self._retired |= {name for name, own in outcomes.items() if sum(own) / len(own) >= self.pass_rate - 1e-6}
+        if len(self._retired) == len(self._problems):
+            stop_after_step(f"retire: {self._all_done()}")
         return {"sampler/retired": len(self._retired) / len(self._problems), "sampler/passes": self._passes.done}
 
     def state_dict(self) -> State:
@@ -80,3 +82,6 @@ class Retire:
         """
         self._passes.load_state_dict(cast("State", state["passes"]))
         self._retired = set(cast("list[str]", state["retired"]))
+
+    def _all_done(self) -> str:
+        return f"all {len(self._problems)} problems have reached the pass rate {self.pass_rate:g} and are retired"
