@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -205,3 +206,12 @@ def test_a_users_file_that_fails_is_told(folder, load):
     (folder / "bad.py").write_text("x = 1\nraise KeyError('no')\n")
     with pytest.raises(InputError, match=r"r.yaml, line 4: .*bad.py, line 2: importing it raised KeyError"):
         load("reward: {kind: 'bad.py:x'}")
+
+
+def test_the_page_shows_what_is_told():
+    page = (Path(__file__).parents[2] / "docs" / "recipe.md").read_text()
+    bare = "model: tiny\ntask: largest\n"
+    for text, settings in ((bare + "advantage: {kind: gae, gama: 0.9}\n", []), (bare, ["optimizer.lr=fast"])):
+        with pytest.raises(InputError) as told:
+            Recipe.parse(text, settings, name="mine.yaml")
+        assert f"\n{told.value}\n" in page
