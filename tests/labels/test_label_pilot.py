@@ -38,6 +38,7 @@ def test_seeds_and_other_columns(tmp_path):
         ([*ROWS, "many,3,0.5"], None, "line 7: `n_judge` is 'many', but must be a number"),
         ([*ROWS, "1.5,3,0.5"], None, "line 7: `n_judge` is '1.5', but must be a whole number"),
         ([*ROWS, "-1,3,0.5"], None, "must be a whole number of 0 or more"),
+        ([*ROWS, "1e30,3,0.5"], None, "line 7: `n_judge` is '1e30', but must be a whole number"),
         ([*ROWS, "1,3,nan"], None, "line 7: `accuracy` is 'nan'"),
         ([*ROWS, "1,3"], None, "line 7: `accuracy` is None"),
         ([*ROWS, "1,3,64"], None, r"pilot\.csv: .*accuracy 64"),

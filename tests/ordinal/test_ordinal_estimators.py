@@ -203,8 +203,9 @@ def test_bad_rows():
     names = np.array(["", "a", "b", "c", "d"], dtype=object)[y]
     names[7] = None
     bad(PrestoClassifier(categories=["a", "b", "c", "d"]), "labels of different types", y=names)
-    rare = np.where(y == 4, 1e-20, 1.0)
-    bad(PrestoClassifier(), "no row of class .*4.* with more than 1e-12 of all weight", sample_weight=rare)
+    for k in (2, 4):
+        none = np.where(y == k, 1e-20, 1.0)
+        bad(PrestoClassifier(), f"no row of class .*{k}.* with more than 1e-12 of all weight", sample_weight=none)
     bad(PrestoClassifier(), "sample_weight, row 4: -1.0", sample_weight=np.where(np.arange(300) == 4, -1.0, 1.0))
     bad(PrestoClassifier(), "zero in every row", sample_weight=np.zeros(300))
     bad(PrestoClassifier(), "no row of class .*4", sample_weight=(y < 4).astype(float))

@@ -64,6 +64,16 @@ def test_a_modular_energy_needs_one_step_from_anywhere():
     close(marginals(modular(weights), mask), weights.sigmoid(), atol=1e-6)
 
 
+def test_damping_keeps_its_share_of_the_old_psi():
+    """A quarter of .5 and three quarters of sigmoid(1.25); in turn the second element sees what became of the first."""
+    first = 0.125 + 0.75 / (1 + math.exp(-1.25))
+    together = MeanField(samples=None, damping=0.25)(table(TWO), BOTH, no_draws, HALF)
+    close(together, [first, 0.125 + 0.75 / (1 + math.exp(-0.75))])
+    turned = MeanField(samples=None, damping=0.25, order="in turn")(table(TWO), BOTH, no_draws, HALF)
+    gain = 0.5 * (1 - first) + 1.0 * first  # F(2) - F(empty), F(12) - F(1)
+    close(turned, [first, 0.125 + 0.75 / (1 + math.exp(-gain))])
+
+
 def naive(values, psi):
     """The multilinear extension and its gradient of one set, by a loop over subsets in NumPy."""
     n = len(psi)

@@ -131,6 +131,19 @@ def test_models_without_draws_turn_with_the_elements(make):
     torch.testing.assert_close(infer(model, turned), infer(model, known)[:, order], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("context", ["mean", "attention"])
+def test_scorers_do_not_see_padding_in_training_either(context):
+    """`infer` cuts it off, a step of training does not."""
+    torch.manual_seed(0)
+    model, known = Scorer(context=context)((2,)), nearest_sets(3, np.random.default_rng(0), n=4, k=1)
+    padded = Sets(
+        features=torch.cat([known.features, torch.full((3, 2, 2), 5.0)], dim=1),
+        mask=torch.cat([known.mask, torch.zeros((3, 2), dtype=torch.bool)], dim=1),
+    )
+    model.train()
+    torch.testing.assert_close(model.psi(padded, draws())[:, :4], model.psi(known, draws()))
+
+
 def test_the_exact_fixed_point_can_be_trained_through():
     known = nearest_sets(24, np.random.default_rng(1), n=5, k=2)
     make = EnergyBased(inference=MeanField(steps=None, samples=None, damping=0.5))
@@ -147,6 +160,15 @@ def test_the_epoch_with_the_best_validation_is_kept_and_patience_ends_it():
     assert history.jaccard[history.best - 1] == max(history.jaccard)
     assert len(history.loss) in (40, history.best + 2)
     assert chooser.score(known) == pytest.approx(max(history.jaccard))
+
+
+@pytest.mark.filterwarnings("ignore:SubsetSelector. psi is")  # nothing is learned
+def test_patience_ends_what_gets_no_better():
+    """A step of next to nothing changes no choice, so the first epoch is the best and the third the last."""
+    known = nearest_sets(16, np.random.default_rng(0), n=6, k=2)
+    still = Training(epochs=40, patience=2, lr=1e-12, weight_decay=0.0)
+    history = SubsetSelector(training=still).fit(known, known).history_
+    assert (history.best, len(history.loss), len(set(history.jaccard))) == (1, 3, 1)
 
 
 def test_a_plateau_is_told():

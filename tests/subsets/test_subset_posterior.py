@@ -101,6 +101,13 @@ def test_it_says_nothing_of_padding():
     assert relaxed_samples(guess, 20, draws())[1, :, 2].abs().sum() == 0
 
 
+def test_padding_is_not_drawn_even_by_the_luckiest_number():
+    """The logits of psi = 0 and of u = 1 end at 13.8, so together they are a coin's, and 0 is below its half."""
+    numbers = iter([0.9999999, 0.0])
+    rows = relaxed_samples(Guess(psi=torch.tensor([[0.5, 0.0]])), 3, lambda shape: torch.full(shape, next(numbers)))
+    assert rows.tolist() == [[[1.0, 0.0]] * 3]
+
+
 def test_settings_that_cannot_be():
     with pytest.raises(InputError, match="rank -1 at least 0"):
         AmortizedPosterior(nn.Identity(), 2, rank=-1)

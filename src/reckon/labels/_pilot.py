@@ -12,6 +12,7 @@ from reckon.labels._production import check_pilot
 from reckon.labels._sources import LabelSource, Purchase, purchase_cost
 from reckon.labels._trials import Trial
 
+_MOST = 2.0**53  # beyond it floats are no counts
 _PILOT_WEAK, _PILOT_GOLD = (0, 100, 400, 1600), (0, 32, 128)
 
 
@@ -87,6 +88,6 @@ def _number(where: str, column: str, row: Mapping[str, str | None]) -> float:
 
 def _count(where: str, column: str, row: Mapping[str, str | None]) -> int:
     value = _number(where, column, row)
-    if value < 0 or value != int(value):
+    if not 0 <= value < _MOST or value != int(value):
         raise InputError(f"{where}: `{column}` is {row[column]!r}, but must be a whole number of 0 or more.")
     return int(value)
