@@ -291,6 +291,7 @@ def test_report_and_studies(home, run):
         (("train", "runs/copy"), "runs/copy is a run. Go on with it: reckon train --resume runs/copy"),
         (("train", "--resume", "nowhere"), "nowhere is not a run"),
         (("train", "--resume", "runs/copy", "--out", "x"), "--resume goes on in the run's own folder"),
+        (("train", "--resume", "runs/copy", "model.name=org/other"), "`model.name` was 'tiny' and is now 'org/other'"),
         (("train", "copy.yaml", "model=nowhere", "--out", "none"), "no model 'nowhere'"),
         (("eval", "tiny"), "name a task with --task"),
         (("eval", "tiny", "--task", "largest"), "set `sampling.max_new_tokens` to 170 or less"),
@@ -353,6 +354,13 @@ def test_a_run_that_could_not_learn_says_so(run):
     assert code == 0
     assert "In 2 of 2 steps all answers to each problem earned the same, which teaches nothing" in out
     assert json.loads(run("train", "--resume", "alone", "--quiet", "--json")[1])["idle"] == 2
+
+
+def test_a_policy_that_waits_for_its_judges_is_not_told_to_choose_other_problems(run):
+    waits = ("advantage={kind: reshaped, warmup: 2}", "steps=2", "evaluate=null")
+    code, out, _ = run("train", "copy.yaml", *waits, "--out", "waiting", "--quiet", "--json")
+    assert code == 0
+    assert json.loads(out)["idle"] == 0
 
 
 def test_data_without_answers_is_trained_on_to_the_end(home, run):

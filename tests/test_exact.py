@@ -69,6 +69,10 @@ VARIANTS = {
         "sampler={kind: domain_sampler, tau: 0.1, rounding: chance}",
     ),
     "refill": ("keep=drop_equal", "refill={rounds: 4, on_short: fill}", "prompts=3", "answers=3"),
+    "judge of evaluations": (
+        "eval_reward={gain: {kind: monte_carlo_advantage, n_mc: 8, splitter: {regex: ','}}}",
+        "evaluate={every: 2, n: 12}",
+    ),
 }
 
 
@@ -156,6 +160,7 @@ def test_the_variants_do_what_they_are_here_for(trained):
     assert b"lora_A" in checkpoint(adapters)["policy.safetensors"]
     assert b"embed_tokens" not in checkpoint(adapters)["policy.safetensors"]
     assert max(series(trained(*VARIANTS["refill"]), "keep/rounds")) > 1
+    assert len(set(series(trained(*VARIANTS["judge of evaluations"]), "eval/dev/stream/gain"))) > 2
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def train(
     from reckon.report import write_report
 
     given = list(settings or [])
-    if recipe is not None and resume is not None and "=" in recipe.name and not recipe.exists():
+    if recipe is not None and resume is not None and "=" in str(recipe) and not recipe.exists():
         recipe, given = None, [str(recipe), *given]
     show: Literal["nothing", "lines", "auto"] = "nothing" if quiet else "lines" if as_json else "auto"
     if resume is not None:

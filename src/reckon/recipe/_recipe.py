@@ -187,6 +187,14 @@ class Recipe:
         return any(needs(part, "reference") for part in self._parts())
 
     @property
+    def needs_start(self) -> bool:
+        """Whether a resume needs the model as it was before training: the run's checkpoints do not hold it.
+
+        A reference is that model, and so is what a judge of evaluations may begin as, which never learns.
+        """
+        return self.needs_reference or any(needs(entry.part, "policy") for entry in self.eval_reward.values())
+
+    @property
     def has_value_head(self) -> bool:
         """Whether the policy is its own critic."""
         return self.critic is None and any(needs(part, "critic") for part in self._parts())

@@ -14,7 +14,7 @@ from reckon.recipe._recipe import Recipe
 from reckon.recipe._schema import Frame
 from reckon.runs import EVALUATIONS, Progress, Run, make_table
 from reckon.stopping import stoppable
-from reckon.types import Judges, Metrics, Policy, Rng, Split, Task, Worked
+from reckon.types import Judges, Metrics, Policy, Rng, Split, Stateful, Task, Worked
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel
@@ -126,7 +126,7 @@ def resume_run(folder: str | Path, recipe: Recipe | None = None, *, show: Show =
     now = {**recipe.resolved(), "out": then.get("out")}  # a folder may have been moved
     with Run.resume(folder, now, targets=recipe.frame.log, keep_last=recipe.frame.save.keep) as run:
         begun = any(step > 0 for step in run.checkpoints)
-        if begun and not recipe.needs_reference and not recipe.model["lora"]:
+        if begun and not recipe.needs_start and not recipe.model["lora"]:
             policy, warmed = recipe.load_policy(), dict[str, float]()  # every weight comes from the checkpoint
         else:
             policy, warmed = warmed_policy(recipe, show)
@@ -290,6 +290,10 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
         show=show,
     )
     examiner.reward = recipe.build_eval_reward(policy)
+    if isinstance(examiner.reward, Stateful):
+        # A judge that begins as the policy does so when it is first asked for what it knows: here, before any training,
+        # and not at the first evaluation, which after a resume is one of a policy that has learned.
+        examiner.reward.state_dict()
     with stoppable() as stop:
         finished = train(policy, recipe.made_task, recipe.build(policy), run, plan, examiner)
     return Outcome(
@@ -297,7 +301,8 @@ def _train(recipe: Recipe, run: Run, policy: LanguageModel, examiner: Examiner, 
         steps=max(run.checkpoints, default=0),
         finished=finished,
         comparison=_before_and_after(run, frame) if finished else None,
-        idle=sum(line.get("advantage/zero_groups") == 1 for line in run.metrics()),
+        # Where no token trains, as while the policy waits for its judges, nothing is said of the size of advantages.
+        idle=sum(line.get("advantage/mean_abs") == 0 for line in run.metrics()),
         stopped=None if finished else stop.reason,
     )
 

@@ -50,7 +50,7 @@ class Save:
     """When a run is saved."""
 
     every: Count = 10  # steps
-    keep: Count = 2  # checkpoints that stay, beside the best by `evaluate.split`
+    keep: Count = 2  # checkpoints that stay, beside the best on the dev split
 
 
 @dataclass(frozen=True, kw_only=True)
