@@ -24,12 +24,12 @@ from reckon.types import Batch, Rng, Rollouts, Stream
 
 Seeds: TypeAlias = Literal["random", "first pit", "both"]
 
-GAMMA = 10.0  # of the prover
+GAMMA = 10.0  # of the prover, unless another is asked for
 HIDDEN, BATCH, LR = 32, 64, 3e-3
 HELD, LOOK = 5, 20  # every fifth trace is held back, and looked at every 20 steps
 TOGETHER = 8  # seeds of one hunt for pits
-# A step is a token, which the task writes with a space behind it. The end is a token of its own, and nothing is cut.
-STEP, DRAWING = Pattern(r" "), Drawing(policy_id=f"mu_{GAMMA:g}", cut="checked")
+# A step is a token, which the task writes with a space behind it.
+STEP = Pattern(r" ")
 # No beginning that is not right yet is worth more than 0.43 here, so the usual threshold of 0.5 would be passed by luck
 # alone. With 4 looks, 0.2 asks for one success.
 HUNT = FirstPit(n_rough=4, tau_high=0.2, per_state=1)
@@ -43,7 +43,7 @@ class Drawn:
     rollouts: int  # spent, seeds and rough looks included
 
 
-def draw_labels(seeds: Seeds, n_mc: int, rollouts: int, rng: Rng) -> Drawn:
+def draw_labels(seeds: Seeds, n_mc: int, rollouts: int, rng: Rng, gamma: float = GAMMA) -> Drawn:
     """Labels prefixes of the prover with its own completions, until the next trace might not fit the budget.
 
     Args:
@@ -53,15 +53,17 @@ def draw_labels(seeds: Seeds, n_mc: int, rollouts: int, rng: Rng) -> Drawn:
         n_mc: completions of each prefix.
         rollouts: the budget.
         rng: names the random numbers.
+        gamma: of the prover.
     """
     half = rollouts // 2
     parts: Iterator[Part]
     if seeds == "random":
-        parts = _random(n_mc, rollouts, rng)
+        parts = _random(gamma, n_mc, rollouts, rng)
     elif seeds == "first pit":
-        parts = _pits(n_mc, rollouts, rng)
+        parts = _pits(gamma, n_mc, rollouts, rng)
     else:
-        parts = chain(_random(n_mc, half, rng.child("random")), _pits(n_mc, rollouts - half, rng.child("pit")))
+        first, second = rng.child("random"), rng.child("pit")
+        parts = chain(_random(gamma, n_mc, half, first), _pits(gamma, n_mc, rollouts - half, second))
     traces: list[tuple[Prefix, ...]] = []
     spent = 0
     for extra, labels in parts:
@@ -73,26 +75,32 @@ def draw_labels(seeds: Seeds, n_mc: int, rollouts: int, rng: Rng) -> Drawn:
 Part: TypeAlias = "tuple[list[tuple[Prefix, ...]], Labels]"
 
 
-def _random(n_mc: int, left: int, rng: Rng) -> Iterator[Part]:
+def _drawing(gamma: float) -> Drawing:
+    """The end is a token of its own, and nothing is cut."""
+    return Drawing(policy_id=f"mu_{gamma:g}", cut="checked")
+
+
+def _random(gamma: float, n_mc: int, left: int, rng: Rng) -> Iterator[Part]:
     """As many seeds as are sure to fit, and again, for most are shorter than the longest."""
-    task, policy = Planted(), TableContinues(prover(GAMMA), one_step=False)
+    task, policy = Planted(), TableContinues(prover(gamma), one_step=False)
     turn = 0
     while count := left // (1 + LENGTH * n_mc):
         drawn = policy.sample(task.problems("train"), count, rng.child("seeds", turn))
-        labels = label_prefixes(policy, task, drawn, STEP, n_mc, rng.child("labels", turn), drawing=DRAWING)
+        labels = label_prefixes(policy, task, drawn, STEP, n_mc, rng.child("labels", turn), drawing=_drawing(gamma))
         left, turn = left - labels.cost.rollouts, turn + 1
         yield [], labels
 
 
-def _pits(n_mc: int, left: int, rng: Rng) -> Iterator[Part]:
+def _pits(gamma: float, n_mc: int, left: int, rng: Rng) -> Iterator[Part]:
     """A few seeds and all their pits, and again."""
-    task, policy = Planted(), TableContinues(prover(GAMMA), one_step=False)
+    task, policy = Planted(), TableContinues(prover(gamma), one_step=False)
     turn, left_out = 0, 0
     while left >= TOGETHER and not left_out:
         drawn = policy.sample(task.problems("train"), TOGETHER, rng.child("seeds", turn))
         budget = Budget(rollouts=left)
+        names = rng.child("labels", turn)
         labels = label_first_pits(
-            policy, task, drawn, STEP, n_mc, rng.child("labels", turn), hunt=HUNT, drawing=DRAWING, budget=budget
+            policy, task, drawn, STEP, n_mc, names, hunt=HUNT, drawing=_drawing(gamma), budget=budget
         )
         left, turn, left_out = left - labels.cost.rollouts, turn + 1, labels.left_out
         yield _right(drawn, task), labels

@@ -49,6 +49,7 @@ STUDIES: Mapping[str, str] = {
     "prime-transformer": "The same on a small transformer, with six arms and the true step errors beside them",
     "process-advantage-verifiers": "A prover's step advantages on a planted sequence with exact values: RL and search",
     "process-advantage-verifiers-learned": "The same with a verifier learned from rollouts, spent in six ways",
+    "process-advantage-verifiers-transformer": "The same as text: policy and learned verifier are transformers",
     "rare-events-presto": "The rare last stage of a funnel: PRESTO, proportional odds and logit, held to the truth",
     "reward-transformation": "Rewards transformed and combined, compared at equal KL, in closed form and by RL",
     "signals-on-smollm": "Eight signals on SmolLM2-135M adding numbers, at equal tokens; needs the extra smollm2",
