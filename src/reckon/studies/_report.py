@@ -135,6 +135,7 @@ def curves_figure(study: Study, done: Mapping[tuple[str, int], Measured]) -> Fig
                 error = values.std(axis=0, ddof=1) / math.sqrt(len(cells))
                 panel.fill_between(x, mean - error, mean + error, color=f"C{i % 10}", alpha=0.2, linewidth=0)
         panel.set(xlabel=study.axis, title=name)
+        panel.locator_params(axis="x", nbins=5)  # six-figure steps run into each other
         panel.grid(alpha=0.3)
     lines = [shown[arm] for arm in study.arms if arm in shown]
     column = max(COLUMN, SAMPLE + LETTER * max(len(arm) for arm in shown))
@@ -146,8 +147,9 @@ def curves_figure(study: Study, done: Mapping[tuple[str, int], Measured]) -> Fig
 
 
 def _counting(name: str) -> list[str | int]:
-    """A key that sorts "at 16" before "at 1024"."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+    """A key that sorts "at 16" before "at 1024", and "10 maps" before "3,000 maps"."""
+    joined = re.sub(r"(?<=\d),(?=\d{3})", "", name)
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", joined)]
 
 
 def _plain(value: float | None) -> str:
