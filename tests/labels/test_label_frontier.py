@@ -24,6 +24,11 @@ def test_equal_points_do_not_remove_each_other():
     assert pareto_frontier([(1, 0.5), (2, 0.6), (2.01, 0.6)], cost_rtol=0.01) == [(1, 0.5), (2, 0.6)]
 
 
+def test_a_gain_that_is_none():
+    assert pareto_frontier([(1, 0.5), (2, 0.5015), (4, 0.503)]) == [(1, 0.5), (4, 0.503)]
+    assert pareto_frontier([(1, 0.5), (2, 0.5015)], atol=0.0) == [(1, 0.5), (2, 0.5015)]
+
+
 points = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20).map(lambda n: n / 20)), min_size=1, max_size=25)
 
 

@@ -43,6 +43,12 @@ def test_log_confidence_begins_as_cross_entropy_and_stops_at_its_coefficient():
     assert LogConfidence()(Q, P1, 10_000) == pytest.approx([0.0, 1.0, 0.5, 0.5])
 
 
+def test_log_confidence_keeps_the_share_of_each_class():
+    """A quarter are 1: the threshold is p0's quantile .25, .4 + .75 * .3 = .625, so one of four is called a 1."""
+    labels, p1 = np.array([0.0, 0.0, 0.0, 1.0]), np.array([0.1, 0.2, 0.3, 0.6])
+    assert LogConfidence()(labels, p1, 200) == pytest.approx([0.0, 0.0, 0.0, 1.0])
+
+
 def test_log_confidence_does_not_rank_one_row():
     with pytest.raises(InputError, match="a batch of one row"):
         LogConfidence()(Q[:1], P1[:1], 100)
@@ -78,6 +84,7 @@ def test_wilson_wants_a_share():
 def test_accuracy_at_0_and_at_the_calibrated_threshold():
     labels, shifted = np.array([0.0, 0.0, 1.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0])
     assert accuracy(labels, shifted) == 0.5  # all are predicted to be 1
+    assert accuracy(np.array([1.0]), np.array([0.0])) == 1.0  # so is 0
     assert calibrated_accuracy(labels, shifted) == 1.0
     # A quarter are 1: the threshold is the quantile .75, not .25, which would make three of four a 1.
     assert calibrated_accuracy(np.array([0.0, 0.0, 0.0, 1.0]), shifted) == 1.0
@@ -104,6 +111,8 @@ def test_at_temperature_0_the_most_uncertain_are_chosen():
     assert set(choose_by_entropy(np.array([0.5, 0.9, 0.99]), 2, rng, temperature=0.0).tolist()) == {0, 1}
     sure = choose_by_entropy(np.array([0.5, 0.9, 0.99]), 2, rng, temperature=0.0, confident=True)
     assert set(sure.tolist()) == {1, 2}
+    first = {int(choose_by_entropy(np.array([0.5, 0.9, 0.99]), 2, rng, temperature=0.0)[0]) for _ in range(30)}
+    assert first == {0, 1}  # in random order, for a stage validates on the first of them
 
 
 def test_at_temperature_a_quarter_weights_are_the_fourth_power():

@@ -366,10 +366,12 @@ def test_a_lead_of_next_to_nothing_is_told():
     plan = planner.plan(102)
     assert (plan.regime, plan.runner_up.name) == ("mixed", "all weak")
     assert 0 < plan.lead.value < 0.005
-    assert any("next to nothing. Take the simpler one" in told for told in plan.warnings)
-    large = planner.plan(256)
+    assert any("ahead of all weak by 0.0" in told and "next to nothing" in told for told in plan.warnings)
+    large, pure = planner.plan(256), planner.plan(64)
     assert large.lead.value > 0.005
-    assert not any("next to nothing" in told for told in large.warnings)
+    assert (pure.n_gold, pure.regime) == (0, "quantity-dominant")  # nothing is simpler, however near a mixture comes
+    for other in (large, pure):
+        assert not any("next to nothing" in told for told in other.warnings)
 
 
 def test_draws_that_disagree_on_the_regime_are_told():

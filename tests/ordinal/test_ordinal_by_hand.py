@@ -32,7 +32,7 @@ def test_largest_lambda_is_less_for_dear_features_and_more_where_less_of_it_is_l
     x, y = two_cells()
     assert PrestoClassifier(feature_penalties=[2.0]).fit(x, y).lambda_max_ == pytest.approx(0.0725, abs=1e-12)
     assert PrestoClassifier(l1_ratio=0.5).fit(x, y).lambda_max_ == pytest.approx(0.29, abs=1e-12)
-    assert PrestoClassifier(l1_ratio=0.0).fit(x, y).lambda_max_ == pytest.approx(14.5, abs=1e-12)  # as if 0.01 of it were
+    assert PrestoClassifier(l1_ratio=0.0).fit(x, y).lambda_max_ == pytest.approx(14.5, abs=1e-12)  # as if 1%
 
 
 @pytest.mark.parametrize(

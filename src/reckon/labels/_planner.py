@@ -132,7 +132,7 @@ class BudgetPlanner:
             margin=self._margin(best, bought),
             warnings=(
                 *self._doubts(best, bought),
-                *_unclear(support, lead, runner_up),
+                *_unclear(support, lead, runner_up, options),
                 *self._second_opinion(surface, bought, rivals),
             ),
         )
@@ -256,22 +256,34 @@ class BudgetPlanner:
         ]
 
 
-def _unclear(support: float, lead: Interval | None, runner_up: Option | None) -> list[str]:
-    """What the pilot cannot tell apart."""
+def _unclear(support: float, lead: Interval | None, runner_up: Option | None, options: Sequence[Option]) -> list[str]:
+    """What the pilot cannot tell apart, or what makes no difference."""
     told = []
     if lead is not None and runner_up is not None and lead.low <= 0:
         told.append(
             f"the pilot cannot tell the plan from the runner-up ({runner_up.name}): the interval of their difference "
             "covers 0. Take the simpler one, or add trials near both."
         )
-    elif lead is not None and runner_up is not None and lead.value <= _MARGIN:
-        told.append(
-            f"the plan should be ahead of the runner-up ({runner_up.name}) by {100 * lead.value:.2g} points, which is "
-            "next to nothing. Take the simpler one."
-        )
+    else:
+        told += _simpler(options)
     if support < _SURE:
         told.append(f"only {100 * support:.0f}% of bootstrap draws agree on the regime.")
     return told
+
+
+def _simpler(options: Sequence[Option]) -> list[str]:
+    """A pure way that is as good as a plan of both kinds, of ways with the best first."""
+    plan = next(one for one in options if one.name == "plan")
+    pure = [one for one in options if not (one.n_weak and one.n_gold)]
+    if plan in pure or not pure:
+        return []
+    ahead = plan.predicted.value - pure[0].predicted.value
+    if ahead > _MARGIN:
+        return []
+    return [
+        f"the plan should be ahead of {pure[0].name} by {100 * ahead:.2g} points, which is next to nothing: that is "
+        "simpler."
+    ]
 
 
 def _interval(value: float, drawn: Sequence[float]) -> Interval:
