@@ -118,7 +118,9 @@ def test_the_legend_has_every_arm_that_some_panel_shows():
     grid = curves_figure(toy(Counting()), many)
     assert grid.get_figwidth() == 25  # five in a row, and one below them
     assert [panel.axison for panel in grid.axes] == [True] * 6 + [False] * 4
-    budgets = {("flat", 0): Measured(metrics={}, curves={"step": x, "at 1024": x, "at 3,000": x, "at 16": x, "at 64": x})}
+    budgets = {
+        ("flat", 0): Measured(metrics={}, curves={"step": x, "at 1024": x, "at 3,000": x, "at 16": x, "at 64": x})
+    }
     titles = [panel.get_title() for panel in curves_figure(toy(Counting()), budgets).axes]
     assert titles == ["at 16", "at 64", "at 1024", "at 3,000"]
 
