@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Size:
     @classmethod
     def of(cls, settings: Settings) -> Size:
         """The part of an arm's settings that makes its world."""
-        return cls(**{field.name: cast("int", settings[field.name]) for field in fields(cls) if field.name in settings})
+        return cls(**{field.name: cast("Any", settings[field.name]) for field in fields(cls) if field.name in settings})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
