@@ -70,7 +70,7 @@ def test_fast_runs_end_to_end_and_its_pilots_make_plans(tmp_path, monkeypatch):
     assert {path.name for path in written} == {
         f"{name}-{source}.{kind}"
         for source in ("implicit", "outcome", "vote")
-        for name, kind in (("pilot", "csv"), ("plan", "txt"), ("plan", "html"))
+        for name, kind in (("pilot", "csv"), ("plan", "txt"))
     }
     with (tmp_path / "pilot-vote.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -2,7 +2,7 @@
 
     python -m reckon.studies.label_budget_on_smollm_pages results/label-budget-on-smollm
 
-Each plan is what this makes as well, in the folder and for SOURCE one of implicit, outcome, vote:
+Each plan is what this says as well, in the folder and for SOURCE one of implicit, outcome, vote; it draws a page too:
 
     reckon plan-labels --pilot pilot-SOURCE.csv --prices SOURCE=0.1,gold=1 --budget 64 --extrapolate
 """
@@ -18,13 +18,12 @@ from pathlib import Path
 from reckon.errors import MissingError
 from reckon.files import write_file
 from reckon.labels import BudgetPlanner, LabelSource, read_pilot
-from reckon.report import write_plan
 from reckon.studies._study import slug
 from reckon.studies.label_budget_on_smollm import BUDGETS, STUDY
 
 
 def write_plans(out: Path, draws: int = 200) -> list[Path]:
-    """Writes pilot-SOURCE.csv, plan-SOURCE.txt and plan-SOURCE.html, from the pilots of the study's first split.
+    """Writes pilot-SOURCE.csv and plan-SOURCE.txt, from the pilots of the study's first split.
 
     Args:
         out: the study's folder.
@@ -42,16 +41,13 @@ def write_plans(out: Path, draws: int = 200) -> list[Path]:
         if not cell.is_file():
             raise MissingError(f"there is no {cell}. Run `reckon study {STUDY.name} --out {out}` first.")
         metrics = json.loads(cell.read_text(encoding="utf-8"))["metrics"]
-        pilot, words, page = (
-            out / name for name in (f"pilot-{source}.csv", f"plan-{source}.txt", f"plan-{source}.html")
-        )
+        pilot, words = out / f"pilot-{source}.csv", out / f"plan-{source}.txt"
         write_file(pilot, _table(source, metrics).encode())
         weak, gold = LabelSource(source, float(str(settings["price"]))), LabelSource("gold", 1.0)
         planner = BudgetPlanner(weak, gold, draws=draws).fit(read_pilot(pilot, weak, gold))
         plan = planner.plan(BUDGETS[-1], allow_extrapolation=True)
         write_file(words, f"{plan}\n".encode())
-        write_plan(planner, plan, page)
-        written += [pilot, words, page]
+        written += [pilot, words]
     return written
 
 
