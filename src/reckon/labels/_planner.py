@@ -281,8 +281,8 @@ def _simpler(options: Sequence[Option]) -> list[str]:
     if ahead > _MARGIN:
         return []
     return [
-        f"the plan should be ahead of {pure[0].name} by {100 * ahead:.2g} points, which is next to nothing: that is "
-        "simpler."
+        f"the plan should be ahead of {pure[0].name} by {100 * ahead:.2g} points, which is next to nothing. Take "
+        f"{pure[0].name}, which is simpler."
     ]
 
 
