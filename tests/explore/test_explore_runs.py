@@ -24,6 +24,7 @@ from reckon.explore import (
     FeedForward,
     GlobalCount,
     Normalized,
+    Novelty,
     Plan,
     Recurrent,
     Settings,
@@ -35,7 +36,7 @@ from reckon.explore import (
     run_explore,
 )
 from reckon.explore._loop import total_rewards
-from reckon.explore._presets import COUNTING
+from reckon.explore._presets import COUNTING, READ
 from reckon.runs import Run
 
 CLOCKS = ("seconds", "time/", "memory/")
@@ -221,6 +222,42 @@ def test_which_bonuses_count(name):
     settings = BonusSettings(encoder=flat_encoder(3), actions=2)
     with pytest.raises(InputError, match="there are no keys 'pos'") if name in COUNTING else nullcontext():
         named_bonus(name, settings).start(torch.zeros(2, 3), {})
+
+
+class Watched(BonusSettings):
+    """Remembers which of its numbers were read."""
+
+    def __getattribute__(self, name):
+        if name in vars(Novelty()):
+            object.__getattribute__(self, "seen").add(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("name", BONUSES)
+def test_the_numbers_that_a_bonus_reads(name):
+    settings = object.__new__(Watched)
+    object.__setattr__(settings, "seen", set())
+    settings.__init__(encoder=flat_encoder(3), actions=2)
+    named_bonus(name, settings)
+    assert settings.seen == set(READ[name])
+
+
+def test_numbers_of_a_bonus(tmp_path):
+    def run(folder, **novelty):
+        given = short(bonus="e3b_random_features", novelty=Novelty(**novelty), frames=24)
+        run_explore("reckon/LavaTrail-v0", given, tmp_path / folder, show="nothing")
+        return Run.open(tmp_path / folder)
+
+    high, low = run("high", ridge=1.0), run("low", ridge=0.1)
+    assert (high.recipe["novelty"]["ridge"], low.recipe["novelty"]["ridge"]) == (1.0, 0.1)
+    # phi' (ridge I)^-1 phi falls with the ridge, and so does every later one.
+    assert high.metrics()[0]["bonus/mean"] < 0.5 * low.metrics()[0]["bonus/mean"]
+    with pytest.raises(InputError, match=r"'e3b_random_features' does not read `novelty.c`, `novelty.lr`\. Leave it"):
+        run("other", c=0.5, lr=1e-4)
+    with pytest.raises(InputError, match=r"`ridge` is 0\.0; it must be above 0"):
+        run("zero", ridge=0.0)
+    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "zero").exists()
 
 
 # Commands

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from reckon.errors import InputError, MissingError
-from reckon.explore import Collector, Recurrent, make_environments
+from reckon.explore import Album, Collector, Recurrent, key_of, make_environments
 from reckon.explore import _minihack as minihack
+from reckon.explore._command import _drawn
 from reckon.explore._glyphs import GLYPHS, WORDS, Encoded, GlyphEncoder, GlyphLayout, glyph_encoder
 from reckon.types import Rng
 
@@ -167,6 +168,9 @@ def test_games_step_by_step(walks):
     assert infos["place"].tolist() == [[x, 4] for x in first]
     assert infos["msg"][0] == infos["msg"][1]
     assert "context" not in infos
+    assert infos["obs"].tolist() == key_of(
+        np.array([[infos["glyphs"][row], infos["msg"][row], first[row], 4, *[0] * 25] for row in (0, 1)])
+    ).tolist()  # fmt: skip
     _, rewards, terminated, truncated, infos = envs.step(np.array([1, 0]))
     assert (rewards.tolist(), terminated.tolist(), truncated.tolist()) == ([0, 0], [False] * 2, [False] * 2)
     assert infos["msg"][0] != infos["msg"][1]
@@ -217,12 +221,26 @@ def test_a_collector_reads_its_keys(walks):
     collector.begin(Rng((0,)))
     network = Encoded(GlyphEncoder(collector.envs.layout, 6, seed=0), 6, collector.actions)
     found = collector.collect(network, 8, Rng((1,)))
-    assert set(found.rollout.keys) == {"pos", "msg", "glyphs"}
+    assert set(found.rollout.keys) == {"pos", "msg", "glyphs", "obs"}
     assert found.rollout.done.any()
     assert len(found.returns) == int(found.rollout.done.sum())
     moved = found.rollout.keys["pos"][1:] - found.rollout.keys["pos"][:-1]
     assert torch.equal(moved[~found.rollout.done], found.rollout.action[~found.rollout.done])
     assert collector.state_dict() == {}  # a game cannot be saved
+
+
+def test_an_album_of_games(walks):
+    """Where they stood, on a screen of which nothing is known beforehand."""
+    envs = walks(3)
+    collector, album = Collector(envs), Album(_drawn(envs))
+    collector.begin(Rng((0,)))
+    network = Encoded(GlyphEncoder(envs.layout, 6, seed=0), 6, collector.actions)
+    found = collector.collect(network, 8, Rng((1,)))
+    album.see(found, torch.zeros(8, 3), step=1, total=1)
+    assert album.visits.shape == (5, 21, 79)
+    assert album.visits.sum() == album.visits[0, 4].sum() == 24  # all in row 4
+    assert album.episodes[0]["drawing"] == [" " * 79] * 21
+    assert album.episodes[0]["path"][0][1] == 4
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def run(
 ) -> None:
     """Run an agent, and write the report. `run` may be left out: `reckon explore ENV`.
 
-    KEY=VALUE sets bonus=e3b, contexts=10, frames=1000000, network=recurrent, ppo.lr=3e-4, env.length=12 and so on.
-    Ctrl-C finishes the update and saves; `reckon explore --resume RUN` goes on there.
+    KEY=VALUE sets bonus=e3b, contexts=10, frames=1000000, network=recurrent, ppo.lr=3e-4, novelty.ridge=1,
+    env.length=12 and so on. Ctrl-C finishes the update and saves; `reckon explore --resume RUN` goes on there.
     """
     from reckon.explore import resume_explore, run_explore
     from reckon.recipe import explore_settings
@@ -96,10 +96,10 @@ def diagnose_command(
     How much does the value of a state vary from context to context? Exact for reckon's own environments; for others
     estimated from a walk at random: contexts=10 says how many levels there shall be, frames how long it walks.
     """
-    from reckon.explore import diagnose
+    from reckon.explore import WALKED, diagnose
     from reckon.recipe import explore_settings
 
-    given = explore_settings(settings or [])
+    given = explore_settings(settings or [], {"frames": WALKED})
     for key in (text.partition("=")[0].strip() for text in settings or []):
         if key.partition(".")[0] not in _DIAGNOSED and key != "ppo.gamma":
             raise InputError(

@@ -20,7 +20,7 @@ from reckon.explore._learning import mlp
 from reckon.explore._networks import Adversary, Impact, NoveltyDifference, RandomDistillation
 from reckon.explore._policies import FeedForward, Network, Recurrent
 from reckon.explore._ppo import PPO, Agent
-from reckon.explore._presets import BONUSES, BonusSettings, Encoder, flat_encoder, named_bonus
+from reckon.explore._presets import BONUSES, BonusSettings, Encoder, Novelty, flat_encoder, named_bonus
 from reckon.explore._rollout import Bonus, Features, Rollout
 from reckon.explore._structure import Structure, estimate_structure, shared_structure
 from reckon.explore._worlds import GridWorld, StarWorld, Values, World, lava_trail, rooms, star
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from reckon.explore._album import Album
     from reckon.explore._collect import Collected, Collector
     from reckon.explore._command import Explored, Settings, make_environments, resume_explore, run_explore
-    from reckon.explore._diagnose import Diagnosis, diagnose
+    from reckon.explore._diagnose import WALKED, Diagnosis, diagnose
     from reckon.explore._environments import FiniteContexts, WorldEnv, WorldVector
     from reckon.explore._loop import Plan, explore, explore_step
     from reckon.explore._minihack import MINIHACK_TASKS, MiniHackVector
@@ -38,6 +38,7 @@ __all__ = [
     "BONUSES",
     "MINIHACK_TASKS",
     "PPO",
+    "WALKED",
     "Adversary",
     "Agent",
     "Album",
@@ -64,6 +65,7 @@ __all__ = [
     "MiniHackVector",
     "Network",
     "Normalized",
+    "Novelty",
     "NoveltyDifference",
     "Plan",
     "PolicyFeatures",
@@ -106,6 +108,7 @@ _LATE = {
     "MiniHackVector": "_minihack",
     "Plan": "_loop",
     "Settings": "_command",
+    "WALKED": "_diagnose",
     "MINIHACK_TASKS": "_minihack",
     "WorldEnv": "_environments",
     "WorldVector": "_environments",

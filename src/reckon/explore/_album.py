@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from reckon.explore._collect import Collected
-from reckon.explore._worlds import World
 from reckon.files import write_file
 from reckon.types import Json, State
 
 PERIODS = 5  # equal parts of a run, each with a map of its own
 ALBUM_FILE = "explore/album.json"  # in a run's folder
+
+
+class Drawn(Protocol):
+    """What a path can be drawn over: a world, or games on a screen."""
+
+    picture: tuple[int, int]  # columns and rows
+
+    def drawing(self, context: int) -> list[str]:
+        """See `World`; blanks where nothing is known beforehand."""
+        ...
 
 
 class Album:
@@ -25,7 +34,7 @@ class Album:
         world: draws the maps. None = the environment has no drawing; then only what episodes were paid is kept.
     """
 
-    def __init__(self, world: World | None) -> None:
+    def __init__(self, world: Drawn | None) -> None:
         self._world = world
         columns, rows = (0, 0) if world is None else world.picture
         self.visits = torch.zeros(PERIODS, rows, columns, dtype=torch.int64)
@@ -83,7 +92,7 @@ class Album:
         if self._world is not None and collected.place is not None:
             entered = collected.rollout.entered(collected.place, collected.final_place)
             found["path"] = [collected.place[first, row].tolist(), *entered[here, row].tolist()]
-            found["drawing"] = cast("list[Json]", self._world.drawing(cast("int", found["context"])))
+            found["drawing"] = cast("list[Json]", self._world.drawing(cast("int", found["context"] or 0)))
         return found
 
 

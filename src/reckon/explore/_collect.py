@@ -22,7 +22,7 @@ from reckon.types import Rng, State, Stateful
 KeyFunction: TypeAlias = Callable[[np.ndarray], "Sequence[object] | np.ndarray"]  # observations [n, *O] to n keys
 Vectors: TypeAlias = "VectorEnv[Any, Any, Any]"
 
-_GIVEN = ("pos", "msg", "glyphs")  # keys that environments give by themselves, in their infos
+_GIVEN = ("pos", "msg", "glyphs", "obs")  # keys that environments give by themselves, in their infos
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

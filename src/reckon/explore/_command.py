@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode
 from torch import nn
 
 from reckon.errors import InputError, MissingError, ReckonError
-from reckon.explore._album import Album
+from reckon.explore._album import Album, Drawn
 from reckon.explore._collect import Collector, Vectors
 from reckon.explore._combine import Normalized
 from reckon.explore._environments import FiniteContexts
@@ -27,7 +27,7 @@ from reckon.explore._loop import Plan, begin, explore
 from reckon.explore._minihack import PREFIX, MiniHackVector
 from reckon.explore._policies import FeedForward, Recurrent
 from reckon.explore._ppo import PPO, Agent
-from reckon.explore._presets import BONUSES, COUNTING, BonusSettings, flat_encoder, named_bonus
+from reckon.explore._presets import BONUSES, COUNTING, READ, BonusSettings, Novelty, flat_encoder, named_bonus
 from reckon.explore._register import IDS
 from reckon.explore._worlds import World
 from reckon.runs import Run
@@ -46,6 +46,7 @@ class Settings:
     contexts: int | None = None  # how many different levels there are; None = as the environment has it
     bonus: str = "episodic_times_global_count"  # of `BONUSES`, or "none"
     key: str | None = None  # what counting bonuses count; None = pos
+    novelty: Novelty = field(default_factory=Novelty)  # numbers of the bonus
     norm: Literal["std", "reference", "none"] = "std"  # what bonuses are divided by
     alpha: float = 0.1  # their weight
     clip: float | None = None  # of reward and bonus together
@@ -240,7 +241,7 @@ def _parts(name: str, settings: Settings) -> _Parts:
         agent=Agent(network, settings.ppo),
         collector=collector,
         bonus=_bonus(settings, collector, layout),
-        album=Album(world_of(envs)),
+        album=Album(_drawn(envs)),
     )
 
 
@@ -250,9 +251,18 @@ def _bonus(settings: Settings, collector: Collector, layout: GlyphLayout | None)
             f"`key` is {settings.key!r}, and the bonus {settings.bonus!r} counts nothing. Leave `key` out, or take a "
             f"bonus that counts: {', '.join(COUNTING)}."
         )
+    numbers = dataclasses.asdict(settings.novelty)
+    changed = [name for name, value in dataclasses.asdict(Novelty()).items() if numbers[name] != value]
+    read = READ.get(settings.bonus, () if settings.bonus == "none" else tuple(numbers))
+    if unread := [f"`novelty.{name}`" for name in changed if name not in read]:
+        raise InputError(
+            f"the bonus {settings.bonus!r} does not read {', '.join(unread)}. Leave it out; it reads "
+            f"{', '.join(f'novelty.{name}' for name in read) or 'none of these numbers'}."
+        )
     if settings.bonus == "none":
         return None
     built = BonusSettings(
+        **numbers,
         encoder=flat_encoder(collector.size) if layout is None else glyph_encoder(layout),
         actions=collector.actions,
         key=_key(settings),
@@ -264,6 +274,11 @@ def _bonus(settings: Settings, collector: Collector, layout: GlyphLayout | None)
 def world_of(envs: Vectors) -> World | None:
     """The world whose every number is known, if it is one."""
     return cast("World | None", getattr(envs.unwrapped, "world", None))
+
+
+def _drawn(envs: Vectors) -> Drawn | None:
+    """What has a picture that a path can be drawn over."""
+    return cast("Drawn | None", world_of(envs) or (envs.unwrapped if hasattr(envs.unwrapped, "picture") else None))
 
 
 def layout_of(envs: Vectors) -> GlyphLayout | None:

@@ -22,6 +22,7 @@ Favors = Literal["global", "episodic", "product", "unknown"]
 # In units of the largest value: how far a state's value varies from context to context. Ours, by what LavaTrail and
 # Rooms show (docs/explore.md); the paper draws no line.
 SHARED, APART = 0.1, 0.25
+WALKED = 200_000  # steps of a walk at random, unless told otherwise
 _CHUNK = 128  # steps between two looks at an environment that is walked at random
 
 
@@ -44,7 +45,7 @@ def diagnose(
     *,
     contexts: int | None = None,
     env: dict[str, Json] | None = None,
-    frames: int = 200_000,
+    frames: int = WALKED,
     gamma: float = 0.99,
     seed: int = 0,
 ) -> list[Diagnosis]:

@@ -23,7 +23,7 @@ from gymnasium.vector.utils import batch_space
 
 from reckon.errors import InputError, MissingError
 from reckon.explore._contexts import check_contexts
-from reckon.explore._glyphs import GlyphLayout
+from reckon.explore._glyphs import STATS, GlyphLayout
 from reckon.explore._keys import key_of
 from reckon.types import Rng
 
@@ -68,8 +68,9 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Games side by side in this process, stepped one after the other. Autoreset in the same step, as `WorldVector`.
 
     An observation is a row of numbers as `GlyphLayout` says: what stands in the square around the hero, the status
-    line, the message. Infos have the keys `pos` (the cell, row * 79 + column), `msg` (the message's text) and `glyphs`
-    (the whole map), `context` where contexts are finite, and `place` (column and row). Every level is fixed by a seed,
+    line, the message. Infos have the keys `pos` (the cell, row * 79 + column), `msg` (the message's text), `glyphs`
+    (the whole map) and `obs` (map, status line and message; as the turn stands there, hardly any comes twice in an
+    episode), `context` where contexts are finite, and `place` (column and row). Every level is fixed by a seed,
     which depends on the seed of `reset`, the row and the number of the episode alone. Games cannot be saved: a run that
     was interrupted goes on with new episodes.
 
@@ -86,6 +87,7 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012
+    picture = (COLUMNS, ROWS)
 
     def __init__(
         self, num_envs: int, task: str, *, contexts: int | None = None, seed: int = 0, **settings: Any
@@ -117,6 +119,7 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._begun, self._context, self._time = np.zeros((3, num_envs), dtype=np.int64)
         self._words: dict[bytes, int] = {}
         self._maps = np.zeros((num_envs, ROWS, COLUMNS), dtype=np.int16)
+        self._stats = np.zeros((num_envs, STATS), dtype=np.int64)
 
     def reset(
         self, *, seed: int | Sequence[int] | None = None, options: dict[str, Any] | None = None
@@ -165,6 +168,10 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         told |= {"_final_obs": ended, "_final_info": ended.copy()}
         return obs, rewards, terminated, truncated, self._told(infos) | told
 
+    def drawing(self, context: int) -> list[str]:
+        """Blanks: what a game looks like is seen by walking in it."""
+        return [" " * COLUMNS] * ROWS
+
     def close_extras(self, **kwargs: Any) -> None:
         """Ends all games."""
         for game in self._games:
@@ -181,7 +188,7 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         return begin(self._games[row], self._levels[self._context[row]])
 
     def _empty(self) -> dict[str, np.ndarray]:
-        names = ["pos", "msg", "glyphs"] + (["context"] if self._contexts is not None else [])
+        names = ["pos", "msg", "glyphs", "obs"] + (["context"] if self._contexts is not None else [])
         infos = {name: np.zeros(self.num_envs, dtype=np.int64) for name in names}
         return infos | {"place": np.zeros((self.num_envs, 2), dtype=np.int64)}
 
@@ -192,14 +199,16 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._words[text] = int(key_of([text], "msg")[0])
         x, y = int(seen["blstats"][0]), int(seen["blstats"][1])
         infos["pos"][row], infos["msg"][row], infos["place"][row] = y * COLUMNS + x, self._words[text], (x, y)
-        self._maps[row] = seen["glyphs"]
+        self._maps[row], self._stats[row] = seen["glyphs"], seen["blstats"][:STATS]
         if self._contexts is not None:
             infos["context"][row] = self._context[row]
         return self.layout.row(seen["glyphs_crop"], seen["blstats"], self._words[text])
 
     def _name_maps(self, infos: dict[str, np.ndarray], rows: np.ndarray) -> None:
-        """The keys of whole maps, of all these rows in one go."""
+        """The keys of whole maps, and of all that is seen, of all these rows in one go."""
         infos["glyphs"][rows] = key_of(self._maps[rows], "glyphs").numpy()
+        whole = np.column_stack([infos["glyphs"][rows], infos["msg"][rows], self._stats[rows]])
+        infos["obs"][rows] = key_of(whole, "obs").numpy()
 
     def _told(self, infos: dict[str, np.ndarray]) -> dict[str, Any]:
         """With Gymnasium's masks: every row knows all of it."""

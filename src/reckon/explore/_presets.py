@@ -23,12 +23,9 @@ Encoder: TypeAlias = Callable[[int, int], nn.Module]  # (size, seed) to a networ
 
 
 @dataclass(frozen=True, kw_only=True)
-class BonusSettings:
-    """What the named bonuses are built with. Each reads what it needs."""
+class Novelty:
+    """The numbers of named bonuses. Each reads what `READ` says; the parts say which values cannot be."""
 
-    encoder: Encoder  # makes every network that reads observations
-    actions: int  # how many there are
-    key: str = "pos"  # the name of the keys that are counted
     size: int = 32  # features of elliptical bonuses and impact
     error_size: int = 16  # numbers that random distillation predicts
     ridge: float = 0.1  # of elliptical bonuses
@@ -37,6 +34,15 @@ class BonusSettings:
     lr: float = 1e-3  # of all networks
     epochs: int = 1  # how often they read a rollout
     parts: int = 4  # into how many steps each reading is cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class BonusSettings(Novelty):
+    """What named bonuses are built with: their numbers, and what the environment decides."""
+
+    encoder: Encoder  # makes every network that reads observations
+    actions: int  # how many there are
+    key: str = "pos"  # the name of the keys that are counted
     seed: int = 0  # of all first weights
 
 
@@ -129,4 +135,26 @@ _NAMED: dict[str, Callable[[BonusSettings], Bonus]] = {
     "e3b_plus_agac": lambda s: _plus(_e3b(s), _adversary(s), s.weight),
 }
 BONUSES = tuple(_NAMED)
+_LEARNED = ("lr", "epochs", "parts")
+_E3B = ("size", "ridge", *_LEARNED)
+_RND, _NOVELD = ("error_size", *_LEARNED), ("error_size", "c", *_LEARNED)
+_COUNTS = ("global_count", "episodic_count", "episodic_times_global_count")
+# The numbers of `Novelty` that each bonus reads.
+READ: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_COUNTS, ()),
+    "episodic_plus_global_count": ("weight",),
+    "rnd": _RND,
+    "noveld": _NOVELD,
+    "ride": ("size", *_LEARNED),
+    "agac": ("weight", *_LEARNED),
+    "e3b": _E3B,
+    "e3b_random_features": ("size", "ridge"),
+    "e3b_lifelong": _E3B,
+    "e3b_times_rnd": (*_E3B, "error_size"),
+    "e3b_times_noveld": (*_E3B, "error_size", "c"),
+    "e3b_times_agac": _E3B,
+    "e3b_plus_rnd": (*_E3B, "error_size", "weight"),
+    "e3b_plus_noveld": (*_E3B, "error_size", "c", "weight"),
+    "e3b_plus_agac": (*_E3B, "weight"),
+}
 COUNTING = tuple(name for name in BONUSES if name.endswith("_count") or name in ("noveld", "ride", "agac"))
