@@ -118,6 +118,21 @@ def test_a_response_s_reward_out_of_its_steps(two_rows, how, expected):
     assert reward.step_q_values(batch).nan_to_num(7).tolist() == [[3, 2.5], [1.5, 7]]
 
 
+def test_length_normalized_a_response_is_worth_the_mean_over_its_tokens(two_rows):
+    batch, model = two_rows
+    norm = {"beta": 2, "length_normalized": True}
+    # twice 1 2 -4 .5 3 over five tokens, and twice -1 .5 2 over three
+    tokens = [[0.4, 0.8, -1.6, 0.2, 1.2, 0], [-2 / 3, 1 / 3, 4 / 3, 0, 0, 0]]
+    assert torch.allclose(only(ImplicitReward(model, **norm), batch), torch.tensor(tokens))
+    assert only(ImplicitReward(model, **norm, per="response", how="sum"), batch).tolist() == pytest.approx([1, 1])
+    steps = only(ImplicitReward(model, **norm, splitter=LINES, per="step"), batch)
+    assert torch.allclose(steps, torch.tensor([[0, 1.2, 0, 0, -0.2, 0], [0, 0, 1, 0, 0, 0]]))
+    given = batch_of([["a", "b"], ["a"]], given=[1, 1])  # what was given is no token of the mean
+    found = only(ImplicitReward(Says(logprobs=[[9, 3, 9], [9, 9, 9]]), **norm, per="response", how="sum"), given)
+    assert found[0] == 6
+    assert found[1].isnan()
+
+
 def test_two_splitters_cut_one_reward_in_two_ways(two_rows):
     batch, model = two_rows
     for splitter in (LINES, Pattern("[bd]"), lambda text: range(1, len(text) + 1), lambda _: []):

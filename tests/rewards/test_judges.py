@@ -64,6 +64,11 @@ CASES = [
             model, reference=reference, beta=0.5, splitter=Pattern(";"), per="response", how="mean"
         ),
     ),
+    (
+        {"kind": "implicit_reward", "length_normalized": True},
+        {},
+        lambda model, _: ImplicitReward(model, length_normalized=True),
+    ),
     ({"kind": "implicit_reward", "reference": None}, {}, lambda model, _: ImplicitReward(model, beta=0.05)),
     ({"kind": "outcome_model", "center": 0.5}, {}, lambda model, _: OutcomeModel(model, center=0.5)),
     (
@@ -234,6 +239,24 @@ def test_what_is_fitted_opens_as_the_judge_it_was_trained_to_be(models, tmp_path
         assert opened.beta == settings.get("beta", 0.1)
     if kind == "outcome-steps":
         assert opened.splitter == Pattern("s")
+
+
+@pytest.mark.parametrize("kind", ["dpo", "dpo-norm"])
+def test_a_judge_of_pairs_rewards_what_its_loss_compared(models, tmp_path, kind):
+    """Sums over tokens of dpo, means of dpo-norm: the fit's own numbers of rows of many lengths, from the judge."""
+    rows = [
+        {"prompt": problem.prompt, "chosen": right, "rejected": wrong}
+        for problem, right, wrong in zip(PROBLEMS, ("3", "x\ny and z"), ("so\nit is 4", ""), strict=True)
+    ]
+    how = Settings(dev=0, lr=1e-2, batch=2, dtype="float32", device="cpu")
+    fit_command(kind, rows, str(models[0].parent / "start"), tmp_path / "run", how, dev_data=rows, show="nothing")
+    dev = json.loads((tmp_path / "run" / "fitted.json").read_text())["dev"]
+    opened = load_judge(tmp_path / "run", per="response", how="sum", device="cpu", dtype="float32")
+    texts = [row[side] for row in rows for side in ("chosen", "rejected")]
+    found = values(opened, answered(opened.model, PROBLEMS, texts, group=[0, 0, 1, 1]))
+    assert float(found[0::2].mean()) == pytest.approx(dev["chosen"], abs=1e-5)
+    assert float(found[1::2].mean()) == pytest.approx(dev["rejected"], abs=1e-5)
+    assert abs(dev["margin"]) > 0.01
 
 
 @pytest.mark.parametrize("kind", ["outcome-bt", "outcome-bce"])

@@ -15,7 +15,7 @@ from reckon.fit._calibrate import Calibration, read_logits, recalibrate
 from reckon.fit._draw import balanced, by_buckets, by_problem, by_prompt, pairs, thinned
 from reckon.fit._fitting import fitting, held_back
 from reckon.fit._kinds import Entry, Settings, entry_of, shown
-from reckon.fit._likelihood import FitLoss
+from reckon.fit._likelihood import FitLoss, Preference
 from reckon.fit._loop import Order, Plan, check_rows, fit, measure, schedule, shuffled
 from reckon.fit._read import Read, Source, read_examples
 from reckon.fit._reference import CachedReference
@@ -399,6 +399,8 @@ def _write(
     if kind == "implicit_reward":
         judge["beta"] = entry.beta if settings.beta is None else settings.beta
         judge["reference"] = _reference_name(str(recipe["model"]), settings.reference)
+    if isinstance(loss, Preference) and loss.kind == "dpo_norm":
+        judge["length_normalized"] = True
     if "splitter" in entry.reads:
         judge["splitter"] = settings.splitter
     if settings.system is not None:

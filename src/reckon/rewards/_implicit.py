@@ -30,12 +30,17 @@ class ImplicitReward:
 
     Without a reference the log-probs stand alone, as "reference-free" rewards do: for ranking, and not for training,
     where they pay for what is likely anyway.
+
+    A model that learned from means over tokens (length-normalized DPO) is read by them with `length_normalized`: a
+    token's reward is divided by its response's count of tokens, so that a response's is the mean that was learned. What
+    is said above of sums, Q values and exp(reward / beta) is then not true.
     """
 
     model: Scorer
     _: KW_ONLY
     reference: Scorer | None = None  # what `model` was trained from; with LoRA `model.reference()`
     beta: float = 0.05  # as in training
+    length_normalized: bool = False  # as in training: a response's reward is a mean over its tokens, and no sum
     splitter: Splitter | None = None  # where steps end; needed by all that reads steps
     per: Literal["token", "step", "response"] = "token"
     how: How = "min"  # a response's reward out of its steps'; "sum" needs no splitter. Read by per="response" alone
@@ -107,7 +112,7 @@ class ImplicitReward:
         return steps_of(batch, self.splitter)
 
     def _ratios(self, batch: Batch) -> Tensor:
-        """[N, T] float32: log pi(token) - log ref(token), 0 where the mask is False."""
+        """[N, T] float32: log pi(token) - log ref(token), or its part of their mean; 0 where the mask is False."""
         check_tokens("implicit_reward", self.model, batch)
         logprobs = self.model.outputs(batch.seq).logprobs
         assert logprobs is not None
@@ -115,7 +120,8 @@ class ImplicitReward:
             ref_logprobs = self.reference.outputs(batch.seq).logprobs
             assert ref_logprobs is not None
             logprobs = logprobs - ref_logprobs.to(logprobs.device)
-        return torch.where(batch.seq.mask, logprobs, 0.0)
+        ratios = torch.where(batch.seq.mask, logprobs, 0.0)
+        return ratios / batch.seq.mask.sum(dim=1, keepdim=True).clamp(min=1) if self.length_normalized else ratios
 
 
 def on_last_tokens(per_step: Tensor, steps: Steps) -> Tensor:

@@ -26,7 +26,7 @@ JUDGE_FILE = "judge.json"
 Judge: TypeAlias = ImplicitReward | OutcomeModel | StepModel | StepAdvantage | ReferenceBased | StagedReward
 # What judge.json may say of each kind beside it: how its model was trained, so how it has to be read.
 KEYS: Mapping[str, tuple[str, ...]] = {
-    "implicit_reward": ("beta", "reference", "splitter", "system"),
+    "implicit_reward": ("beta", "length_normalized", "reference", "splitter", "system"),
     "outcome_model": ("center", "temperature", "bias", "system"),
     "step_model": ("splitter", "end_token", "temperature", "bias", "system"),
     "step_advantage": ("splitter", "temperature", "bias", "system"),
@@ -164,8 +164,8 @@ def _build(
     if kind == "implicit_reward":
         name = about.get("reference")
         reference = None if name is None else open_reference(_model_name(folder, _text(where, about, "reference", "")))
-        beta = _number(where, about, "beta", 0.05)
-        return ImplicitReward(model, reference=reference, beta=beta, splitter=splitter)
+        beta, mean = _number(where, about, "beta", 0.05), _flag(where, about, "length_normalized", False)
+        return ImplicitReward(model, reference=reference, beta=beta, length_normalized=mean, splitter=splitter)
     if kind == "reference_based":
         keep = about.get("keep")
         if keep is not None and not (isinstance(keep, list) and len(keep) == 2 and all(type(n) is int for n in keep)):
