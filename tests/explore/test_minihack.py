@@ -114,8 +114,8 @@ class Walk:
     action_space = SimpleNamespace(n=2)
     nethack = SimpleNamespace(_vardir="")
 
-    def __init__(self, seeded=True):
-        self.seeded, self.noise = seeded, np.random.default_rng(0)
+    def __init__(self, seeded=True, tells_the_end=True):
+        self.seeded, self.tells_the_end, self.noise = seeded, tells_the_end, np.random.default_rng(0)
 
     def seed(self, core, disp, reseed):
         assert core == disp
@@ -124,7 +124,7 @@ class Walk:
 
     def reset(self):
         self.time, self.moved = 0, 0
-        self.first = self.level % 50 if self.seeded else int(self.noise.integers(50))
+        self.first = 1 + (self.level if self.seeded else int(self.noise.integers(50))) % 50
         return self._seen(), {}
 
     def step(self, action):
@@ -141,7 +141,8 @@ class Walk:
 
     def _seen(self):
         stats = np.zeros(27, dtype=np.int64)
-        stats[:2] = self.first + self.moved, 4
+        if self.tells_the_end or self.moved < 2:
+            stats[:2] = self.first + self.moved, 4
         text = f"You moved {self.moved}".encode()
         return {
             "glyphs": np.full((21, 79), self.first + self.moved),
@@ -153,8 +154,8 @@ class Walk:
 
 @pytest.fixture
 def walks(monkeypatch):
-    def make(count, seeded=True, **options):
-        monkeypatch.setattr(minihack, "make_game", lambda task, **settings: Walk(seeded))
+    def make(count, seeded=True, tells_the_end=True, **options):
+        monkeypatch.setattr(minihack, "make_game", lambda task, **settings: Walk(seeded, tells_the_end))
         return minihack.MiniHackVector(count, "MiniHack-Walk-v0", **options)
 
     return make
@@ -183,6 +184,15 @@ def test_games_step_by_step(walks):
     assert infos["msg"][0] == infos["msg"][1]  # both have not moved
     _, _, terminated, truncated, infos = envs.step(np.array([0, 0]))
     assert (terminated.tolist(), truncated.tolist()) == ([False] * 2, [False, True])  # time is up: not terminated
+
+
+def test_a_game_that_is_over_is_nowhere(walks):
+    envs = walks(1, tells_the_end=False)
+    envs.reset(seed=5)
+    envs.step(np.array([1]))
+    infos = envs.step(np.array([1]))[4]
+    assert infos["final_info"]["place"].tolist() == [[-1, -1]]
+    assert infos["place"].min() > 0
 
 
 def test_levels_depend_on_seed_row_and_number_alone(walks):

@@ -10,7 +10,7 @@ from test_page import Page
 
 from reckon.errors import RunError
 from reckon.report import write_report
-from reckon.report._explore_pictures import moments
+from reckon.report._explore_pictures import Box, box, moments
 from reckon.runs import Run
 
 NASTY = "</pre><script>alert(1)</script>"
@@ -117,6 +117,12 @@ def test_episodes_are_drawn_with_their_bonus(html):
     assert re.findall(r'class="paid" cx="2.5" cy="1.5" r="([\d.]+)"', html) == ["0.250", "0.420"]
     assert re.findall(r'class="bar-bonus".*?height="([\d.]+)"', html) == ["5.000", "10.000"]
     assert html.count('class="bar-reward"') == 1
+
+
+def test_a_map_shows_where_something_is():
+    assert box([(5, 2), (7, 3)], 79, 21) == Box(4, 1, 5, 4)  # with a cell more on each side
+    assert box([(0, 20), (-1, -1)], 79, 21) == Box(0, 19, 2, 2)  # of the screen; who is nowhere is not drawn
+    assert box([(-1, -1)], 79, 21) == Box(0, 0, 79, 21)
 
 
 def test_moments_are_spread_evenly():

@@ -70,9 +70,9 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     An observation is a row of numbers as `GlyphLayout` says: what stands in the square around the hero, the status
     line, the message. Infos have the keys `pos` (the cell, row * 79 + column), `msg` (the message's text), `glyphs`
     (the whole map) and `obs` (map, status line and message; as the turn stands there, hardly any comes twice in an
-    episode), `context` where contexts are finite, and `place` (column and row). Every level is fixed by a seed,
-    which depends on the seed of `reset`, the row and the number of the episode alone. Games cannot be saved: a run that
-    was interrupted goes on with new episodes.
+    episode), `context` where contexts are finite, and `place` (column and row; -1 when the game is over). Every level
+    is fixed by a seed, which depends on the seed of `reset`, the row and the number of the episode alone. Games cannot
+    be saved: a run that was interrupted goes on with new episodes.
 
     Args:
         num_envs: N.
@@ -198,7 +198,9 @@ class MiniHackVector(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if text not in self._words:
             self._words[text] = int(key_of([text], "msg")[0])
         x, y = int(seen["blstats"][0]), int(seen["blstats"][1])
-        infos["pos"][row], infos["msg"][row], infos["place"][row] = y * COLUMNS + x, self._words[text], (x, y)
+        infos["pos"][row], infos["msg"][row] = y * COLUMNS + x, self._words[text]
+        # NetHack's column 0 is never stood in: a game that is over tells it, for it no longer knows.
+        infos["place"][row] = (x, y) if x > 0 else (-1, -1)
         self._maps[row], self._stats[row] = seen["glyphs"], seen["blstats"][:STATS]
         if self._contexts is not None:
             infos["context"][row] = self._context[row]

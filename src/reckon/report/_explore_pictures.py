@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from reckon.report._explore_album import Episode
 from reckon.report._html import Html, count, inline, join, number, tag
@@ -13,8 +14,29 @@ _KINDS = {".": "floor", "G": "goal", "#": "wall", "~": "lava"}
 _ORDINALS = ("first", "second", "third", "fourth", "last")
 
 
+class Box(NamedTuple):
+    """A rectangle of cells."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def box(cells: Iterable[tuple[int, int]], columns: int, rows: int) -> Box:
+    """What of a screen is worth showing: around these cells, one more on each side; all if there are none."""
+    seen = [(x, y) for x, y in cells if x >= 0 and y >= 0]
+    if not seen:
+        return Box(0, 0, columns, rows)
+    left, top = (max(min(cell[i] for cell in seen) - 1, 0) for i in (0, 1))
+    right, bottom = (min(max(cell[i] for cell in seen) + 2, end) for i, end in ((0, columns), (1, rows)))
+    return Box(left, top, right - left, bottom - top)
+
+
 def maps_figure(visits: Sequence[Sequence[Sequence[int]]]) -> Html:
-    """A map for each part of a run, in one scale."""
+    """A map for each part of a run, in one scale and of one place."""
+    visited = ((x, y) for rows in visits for y, row in enumerate(rows) for x, cell in enumerate(row) if cell)
+    shown = box(visited, len(visits[0][0]), len(visits[0]))
     largest = max((cell for rows in visits for row in rows for cell in row), default=0)
     figures = []
     for part, rows in enumerate(visits):
@@ -26,7 +48,7 @@ def maps_figure(visits: Sequence[Sequence[Sequence[int]]]) -> Html:
         ]
         total = sum(map(sum, rows))
         words = f"{_ORDINALS[part] if part < len(_ORDINALS) else part + 1} fifth"
-        svg = _svg(len(rows[0]), len(rows), "".join(cells), f"Visits in the {words} of the run")
+        svg = _svg(shown, "".join(cells), f"Visits in the {words} of the run")
         figures.append(tag("figure", tag("figcaption", f"{words}: {count(total)} visits"), svg))
     return tag("div", *figures, class_="maps")
 
@@ -64,13 +86,15 @@ def moments(steps: int, most: int = FRAMES) -> list[int]:
 def _strip(episode: Episode, index: int, largest: float) -> Html:
     """Frames side by side; the map is drawn once and used by each."""
     width, height = max(map(len, episode.drawing)), len(episode.drawing)
+    drawn = ((x, y) for y, row in enumerate(episode.drawing) for x, sign in enumerate(row) if sign in _KINDS)
+    shown = box((*drawn, *episode.path), width, height)
     name = f"map-{index}"
     symbol = f'<symbol id="{name}" viewBox="0 0 {width} {height}">{_drawing(episode.drawing)}</symbol>'
     hidden = Html(f'<svg class="defined" aria-hidden="true" width="0" height="0">{symbol}</svg>')
     frames = []
     for at in moments(len(episode.bonus)):
         inside = f'<use href="#{name}" width="{width}" height="{height}"/>{_walk(episode, at, largest)}'
-        svg = _svg(width, height, inside, f"After {at} steps")
+        svg = _svg(shown, inside, f"After {at} steps")
         frames.append(tag("figure", svg, tag("figcaption", f"after {at}")))
     return join([hidden, tag("div", *frames, class_="strip")])
 
@@ -123,7 +147,8 @@ def _part(value: float, largest: float) -> float:
     return min(max(value / largest, 0.0), 1.0) if largest > 0 else 0.0
 
 
-def _svg(width: int, height: int, inside: str, label: str) -> Html:
-    start = f'<svg class="grid-map" viewBox="0 0 {width} {height}" role="img" aria-label="{inline(label)}">'
-    frame = f'<rect class="frame" x="0" y="0" width="{width}" height="{height}"/>'
+def _svg(shown: Box, inside: str, label: str) -> Html:
+    x, y, width, height = shown
+    start = f'<svg class="grid-map" viewBox="{x} {y} {width} {height}" role="img" aria-label="{inline(label)}">'
+    frame = f'<rect class="frame" x="{x}" y="{y}" width="{width}" height="{height}"/>'
     return Html(f"{start}{frame}{inside}</svg>")
