@@ -25,6 +25,21 @@ def test_learning_rates(settings, rates):
 
 
 @pytest.mark.parametrize(
+    ("settings", "rates"),  # of the steps made before and left out before: (0, 0), (0, 2), (1, 2), (1, 3)
+    [
+        ({"schedule": "constant", "warmup": 1}, [0.5, 0.5, 1, 1]),
+        ({"schedule": "linear", "total": 4}, [1, 0.5, 0.25, 0]),
+        ({"schedule": "cosine", "total": 4}, [1, 0.5, 0.1464466, 0]),  # (1 + cos(pi i / 4)) / 2 for i = 0, 2, 3, 4
+        # 1/3, 1/3 and 2/3 of the way up, times 1, 1, 1/2 and 0 of the way left: two of four steps are the warm-up's
+        ({"schedule": "linear", "total": 4, "warmup": 2}, [1 / 3, 1 / 3, 1 / 3, 0]),
+    ],
+)
+def test_steps_that_are_left_out_bring_the_end_nearer_and_warm_nothing_up(settings, rates):
+    optimizer = Optimization(lr=1.0, **settings)
+    assert [optimizer.rate(*at) for at in ((0, 0), (0, 2), (1, 2), (1, 3))] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize(
     ("build", "match"),
     [
         (lambda: Sampling(temperature=0), r"`sampling.temperature` is 0, but must be above 0"),

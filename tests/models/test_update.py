@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -122,3 +125,35 @@ def test_a_batch_of_silent_rows_makes_no_step(make):
     assert (metrics["policy/steps"], metrics["tokens/trained"], metrics["policy/silent"]) == (0, 0, 1)
     for name, weight in model.state_dict()["weights"].items():
         assert torch.equal(weight, before[name])
+
+
+LOUD, SILENT = [1.0, -1.0, 0.5, -0.5] * 3, [0.0] * 12
+
+
+def test_the_schedule_ends_with_the_run_however_many_batches_were_silent(make):
+    """Linear over four steps, of which the second and third teach nothing: 1, -, -, 1/4; and so after a resume."""
+    optimizer = Optimization(lr=1e-3, schedule="linear", total=4)
+    model, batch = drawn(make, optimizer=optimizer)
+    rates = []
+    for step, advantages in enumerate([LOUD, SILENT, SILENT, LOUD]):
+        if step == 3:
+            resumed, _ = drawn(make, optimizer=optimizer)
+            resumed.load_state_dict(deepcopy(model.state_dict()))
+        found = model.update(ClippedRatio(), replace(batch, step=step), credited(batch, advantages), Rng((1, step)))
+        rates.append(found.get("policy/lr"))
+    assert rates == [1e-3, None, None, pytest.approx(2.5e-4)]
+    found = resumed.update(ClippedRatio(), replace(batch, step=3), credited(batch, LOUD), Rng((1, 3)))
+    assert found["policy/lr"] == rates[3]
+    for name, weight in resumed.state_dict()["weights"].items():
+        assert torch.equal(weight, model.state_dict()["weights"][name])
+
+
+def test_silent_minibatches_count_toward_the_schedule_too(make):
+    """Three of a step's mini-batches, one of them silent: two steps at 6/6 and 5/6, then three at 3/6, 2/6 and 1/6."""
+    model, batch = drawn(make, optimizer=Optimization(lr=1.0, schedule="linear", total=6, minibatches=3, clip=1e-6))
+    found = [
+        model.update(ClippedRatio(), replace(batch, step=step), credited(batch, advantages), Rng((1, step)))
+        for step, advantages in enumerate([SECOND_GROUP_IS_SILENT, LOUD])
+    ]
+    assert [each["policy/steps"] for each in found] == [2, 3]
+    assert [each["policy/lr"] for each in found] == pytest.approx([11 / 12, 1 / 3])

@@ -52,7 +52,7 @@ class Optimization:
     lr: float = 1e-6
     schedule: Schedule = "constant"  # after the warm-up; linear and cosine go down to 0 at `total`
     warmup: int = 0  # optimizer steps over which the rate rises linearly to `lr`
-    total: int | None = None  # optimizer steps of the whole run; needed by linear and cosine
+    total: int | None = None  # optimizer steps of the whole run, were none left out; needed by linear and cosine
     clip: float | None = 1.0  # largest norm of the gradient
     beta1: float = 0.9
     beta2: float = 0.95
@@ -76,14 +76,19 @@ class Optimization:
             if not fits:
                 raise InputError(f"`optimizer.{name}` is {getattr(self, name)}, but must be {must}.")
 
-    def rate(self, step: int) -> float:
-        """The learning rate of optimizer step `step`, counted from 0."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / (self.warmup + 1)
+    def rate(self, step: int, idle: int = 0) -> float:
+        """The learning rate of optimizer step `step`, counted from 0.
+
+        Args:
+            step: how many were made before it.
+            idle: how many were due before it and not made, as a batch that teaches nothing makes none. They bring the
+                end nearer, which comes when the run's does; the warm-up waits for steps that are made.
+        """
+        peak = self.lr if step >= self.warmup else self.lr * (step + 1) / (self.warmup + 1)
         if self.schedule == "constant" or self.total is None:
-            return self.lr
-        done = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
-        return self.lr * (1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+            return peak
+        done = min(1.0, max(0, step + idle - self.warmup) / max(1, self.total - self.warmup))
+        return peak * (1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -148,6 +148,7 @@ class LanguageModel:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self._steps = 0
+        self._idle = 0  # steps of the run so far that its batches had nothing for; follows from the batch's own step
         self._followers: list[Reference] = []
         generation = network.generation_config
         eos = generation.eos_token_id if generation is not None else None
@@ -332,10 +333,10 @@ class LanguageModel:
                     metrics[f"policy/{name}"] = metrics.get(f"policy/{name}", 0.0) + float(number)
         norm = nn.utils.clip_grad_norm_(self._trained.values(), self.optimization.clip or torch.inf)
         finite = bool(torch.isfinite(norm))
-        rate = self.optimization.rate(self._steps)
+        rate = self.optimization.rate(self._steps, self._idle)
         if finite:
             for group, schedule in zip(self._adamw.param_groups, self._schedules, strict=True):
-                group["lr"] = schedule.rate(self._steps)
+                group["lr"] = schedule.rate(self._steps, self._idle)
             self._adamw.step()
             self._steps += 1
             for reference in self._followers:
@@ -349,8 +350,12 @@ class LanguageModel:
         }
 
     def update(self, objective: Objective, batch: Batch, credit: Credit, rng: Rng) -> Metrics:
-        """Learns from a batch in `optimizer.epochs` passes of `optimizer.minibatches` steps."""
+        """Learns from a batch in `optimizer.epochs` passes of `optimizer.minibatches` steps.
+
+        The schedule is where `batch.step` is: steps that were due and not made count as done.
+        """
         settings = self.optimization
+        self._idle = max(0, batch.step * settings.epochs * settings.minibatches - self._steps)
         return update(self, objective, batch, credit, rng, epochs=settings.epochs, minibatches=settings.minibatches)
 
     def _score(self, seq: Sequences, want: tuple[Want, ...], purpose: Purpose) -> Outputs:
