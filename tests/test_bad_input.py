@@ -18,6 +18,22 @@ from reckon.cli import main
 OWN = '''
 import os, resource
 
+class Fussy:
+    """Reads every response as a number."""
+
+    name = "fussy"
+
+    def problems(self, split):
+        from reckon.types import Problem
+
+        return [Problem(id=f"{split}-{i}", prompt=f"{i}+1=", answer=str(i + 1)) for i in range(3)]
+
+    def check(self, problem, text):
+        return 1 / 0
+
+def strict(text, answer):
+    raise LookupError("no such key")
+
 def letters(completions, **kwargs):
     """Fills the disk at the call that RECKON_TEST_FULL counts down to: no file may have over 20 kB then."""
     left = int(os.environ.get("RECKON_TEST_FULL", 0))
@@ -156,6 +172,11 @@ LATE = [
         "good.yaml reward.x=own.py:curious",
         "the reward function 'curious' asks for `mood`, and there is no such column.",
     ),
+    (
+        "good.yaml task=own.py:Fussy",
+        "the checker of the task 'fussy' raised ZeroDivisionError on a response to",
+    ),
+    ("good.yaml task.checker=own.py:strict", "the checker of the task 'good' raised LookupError on a response to"),
     ("good.yaml keep=drop_equal refill.on_short=error", "the keep rule DropEqual kept 0 of the 16 groups drawn, and 2"),
 ]
 

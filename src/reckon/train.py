@@ -12,6 +12,7 @@ from reckon.errors import InputError
 from reckon.rewards import reward_metrics
 from reckon.runs import Progress, Run, interruptible, peak_memory
 from reckon.samplers import collect, collect_metrics
+from reckon.tasks import verdict_on
 from reckon.types import (
     Batch,
     Credit,
@@ -108,7 +109,7 @@ def take_step(policy: Policy, task: Task, parts: Parts, rng: Rng, *, step: int, 
 
     def verify(rollouts: Rollouts) -> tuple[Verdict, ...]:
         with spending("verify"):
-            return tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
+            return tuple(verdict_on(task, rollouts.problem(row), text) for row, text in enumerate(rollouts.text))
 
     with Ledger() as ledger:
         with spending("sample"):

@@ -14,6 +14,7 @@ import numpy as np
 from reckon.annotate._hybrid import Triple, fill
 from reckon.errors import InputError
 from reckon.steps import Splitter, step_ends
+from reckon.tasks import verdict_on
 from reckon.types import Problem, Rng, Task
 
 # None = there is nothing to corrupt. The numbers of chance come from the Rng alone.
@@ -28,7 +29,7 @@ _DIGITS = 18  # digits redrawn at most, so that they fit 64 bits
 
 def answer_of(task: Task) -> Reader:
     """Reads answers as a task's checker does."""
-    return lambda problem, text: task.check(problem, text).answer
+    return lambda problem, text: verdict_on(task, problem, text).answer
 
 
 @dataclass(frozen=True, kw_only=True)

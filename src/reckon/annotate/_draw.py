@@ -10,6 +10,7 @@ from typing import Literal, Protocol, cast
 from reckon.annotate._cost import Cost, Purse
 from reckon.errors import InputError
 from reckon.steps import Splitter, step_ends, token_ends
+from reckon.tasks import verdict_on
 from reckon.types import End, Problem, Rng, Rollouts, Task
 
 
@@ -146,7 +147,7 @@ def make_trace(problem: Problem, completion: Completion, splitter: Splitter, dra
 
 def judged(task: Task, rollouts: Rollouts, row: int, drawing: Drawing) -> int | None:
     """1 if a response is right, 0 if not, None if nobody knows. Partial credit is not right."""
-    outcome = task.check(rollouts.problem(row), rollouts.text[row]).outcome
+    outcome = verdict_on(task, rollouts.problem(row), rollouts.text[row]).outcome
     if outcome is None:
         return None
     if drawing.cut == "wrong" and int(rollouts.end[row]) == End.LENGTH:

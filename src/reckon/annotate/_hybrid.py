@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 from reckon.annotate._agreement import Against, Agreement, against_gold, agreement
 from reckon.annotate._calls import Called, gather
 from reckon.errors import InputError
+from reckon.tasks import verdict_on
 from reckon.types import Problem, Rollouts, Task
 
 AnnotationPolicy: TypeAlias = Literal["unanimous", "majority", "any"]
@@ -43,7 +44,7 @@ class TaskVerifier:
 
     def __call__(self, triple: Triple) -> bool | None:
         """The verdict."""
-        outcome = self.task.check(triple.problem, triple.completion).outcome
+        outcome = verdict_on(self.task, triple.problem, triple.completion).outcome
         return None if outcome is None else outcome == 1
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 from reckon.annotate._calls import gather
 from reckon.annotate._corrupt import Corruptor
 from reckon.errors import InputError
+from reckon.tasks import verdict_on
 from reckon.types import Batch, Metrics, Problem, Rng, Rollouts, Task
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ def why_refused(task: Task, problem: Problem, positive: str, negative: str | Non
     """
     if negative is None:
         return "nothing"
-    good, bad = task.check(problem, positive), task.check(problem, negative)
+    good, bad = verdict_on(task, problem, positive), verdict_on(task, problem, negative)
     if not good.answer:
         return "positive unread"
     if not bad.answer:
@@ -212,7 +213,7 @@ def why_refused(task: Task, problem: Problem, positive: str, negative: str | Non
     if bad.outcome == 1:
         return "right"
     # Told from the positive by the checker, not by the letter: 1/2 and 0.5 are one answer.
-    beside = task.check(replace(problem, answer=good.answer), negative)
+    beside = verdict_on(task, replace(problem, answer=good.answer), negative)
     if bad.answer == good.answer or beside.outcome == 1:
         return "same answer"
     return "unknown" if beside.outcome is None else None

@@ -97,10 +97,12 @@ def problem_rows(task: Task, problems: Sequence[Problem]) -> list[dict[str, Json
 
 def answer_rows(rollouts: Rollouts, task: Task | None) -> list[dict[str, Json]]:
     """Answers, with verdicts where a task can give them."""
+    from reckon.tasks import verdict_on
+
     rows: list[dict[str, Json]] = []
     for row, text in enumerate(rollouts.text):
         problem = rollouts.problem(row)
-        verdict = None if task is None else task.check(problem, text)
+        verdict = None if task is None else verdict_on(task, problem, text)
         rows.append(
             {
                 "id": problem.id,

@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 from reckon.errors import InputError
 from reckon.evaluate._summary import Response, summarize
+from reckon.tasks import verdict_on
 from reckon.types import Batch, End, Metrics, Problem, Reward, Rng, Rollouts, Seen, Split, Task, Verdict
 
 CHUNK = 64  # answers asked for at a time, so that progress shows and memory stays bounded
@@ -165,7 +166,7 @@ def _judged(task: Task, rollouts: Rollouts, start: int, reward: Reward | None, *
     lengths, ends = rollouts.seq.mask.sum(dim=1).tolist(), rollouts.end.tolist()
     tokens, logprobs = rollouts.seq.tokens.tolist(), rollouts.logprobs.tolist()
     seen = [0] * len(rollouts.problems)
-    verdicts = [task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text)]
+    verdicts = [verdict_on(task, rollouts.problem(row), text) for row, text in enumerate(rollouts.text)]
     streams = {} if reward is None else _scored(reward, rollouts, verdicts)
     judged = []
     for row, group in enumerate(rollouts.seq.group.tolist()):

@@ -14,6 +14,7 @@ import numpy as np
 from reckon.errors import InputError
 from reckon.evaluate._statistics import majority_vote, wilson
 from reckon.runs import Responses, Tokenize, reader_of, score_responses
+from reckon.tasks import verdict_on
 from reckon.types import Problem, Reward, Rng, Task
 
 PROBES: Mapping[str, str] = {
@@ -157,7 +158,7 @@ def _with_probes(part: Responses, constant: str | None, length: int, room: int, 
             text = whole[:room] if kind in ("long", "repeated") else whole
             if len(text) > room:
                 continue
-            verdict = None if task is None else task.check(problem, text).outcome
+            verdict = None if task is None else verdict_on(task, problem, text).outcome
             rows.append((g, text, kind, math.nan if verdict is None else verdict, None))
     outcome = np.array([row[3] for row in rows])
     kinds = tuple(row[2] for row in rows)

@@ -17,6 +17,7 @@ from reckon.errors import InputError, MissingError, RunError
 from reckon.files import write_file
 from reckon.rewards._combine_ridge import prompt_features, ridge
 from reckon.rewards._tree import restore, states
+from reckon.tasks import verdict_on
 from reckon.types import Batch, End, Json, Problem, Reward, Rng, Rollouts, Seen, Sequences, State, Stream, Task
 
 if TYPE_CHECKING:
@@ -447,7 +448,9 @@ def restore_references(owner: str, reward: Reward, references: object, state: St
 
 
 def _batch(rollouts: Rollouts, task: Task | None) -> Batch:
-    verdicts = tuple(task.check(rollouts.problem(row), text) for row, text in enumerate(rollouts.text)) if task else ()
+    verdicts = (
+        tuple(verdict_on(task, rollouts.problem(row), text) for row, text in enumerate(rollouts.text)) if task else ()
+    )
     outcomes = [math.nan if verdict.outcome is None else verdict.outcome for verdict in verdicts]
     outcome = torch.tensor(outcomes or [math.nan] * len(rollouts.text), dtype=torch.float32)
     outcome = outcome.to(rollouts.logprobs.device)

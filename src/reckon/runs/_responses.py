@@ -183,6 +183,7 @@ def label_responses(responses: Responses, task: Task) -> Responses:
         responses: to label.
         task: checks the answers; if it also has `steps` (`reckon.types.Worked`), it judges steps.
     """
+    from reckon.tasks import verdict_on
     from reckon.types import Worked
 
     splits: tuple[Split, ...] = ("train", "dev", "test")
@@ -191,7 +192,7 @@ def label_responses(responses: Responses, task: Task) -> Responses:
     responses = replace(responses, problems=problems)
     outcome, parsed = responses.outcome.copy(), list(responses.parsed)
     for i in np.flatnonzero(np.isnan(responses.outcome)).tolist():
-        verdict = task.check(responses.problem(i), responses.text[i])
+        verdict = verdict_on(task, responses.problem(i), responses.text[i])
         outcome[i] = math.nan if verdict.outcome is None else verdict.outcome
         parsed[i] = verdict.answer
     steps = responses.steps

@@ -16,6 +16,7 @@ from reckon.tasks._rows import Row, prompt_key, read_rows, to_chat
 from reckon.tasks._rules import Rules
 from reckon.tasks._splits import split_of
 from reckon.tasks._sums import ChainArithmetic, Largest, RunningSums
+from reckon.tasks._verdicts import verdict_on
 from reckon.types import Task
 
 KINDS: dict[str, type[Task]] = {
@@ -68,4 +69,5 @@ __all__ = [
     "read_rows",
     "split_of",
     "to_chat",
+    "verdict_on",
 ]

@@ -11,6 +11,7 @@ import torch
 
 from reckon.errors import InputError
 from reckon.rewards.adapters._unknown import Unknown, Unreadable
+from reckon.tasks import verdict_on
 from reckon.types import Batch, Chat, End, Json, Problem, Rollouts, Seen, Sequences, Task, Verdict
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def batch_of(given: Given, *, task: Task | None = None, tokenizer: PreTrainedTok
     firsts = [row for row in range(n) if row == 0 or group[row] != group[row - 1]]
     problems = tuple(_problem(given, row) for row in firsts)
     verdicts = (
-        () if task is None else tuple(task.check(problems[group[row]], text) for row, text in enumerate(given.texts))
+        ()
+        if task is None
+        else tuple(verdict_on(task, problems[group[row]], text) for row, text in enumerate(given.texts))
     )
     ids = _token_ids(given, tokenizer)
     rollouts = Rollouts(
