@@ -144,6 +144,11 @@ WRONG = [
     ("lr=1e-4", r"`lr` is not a setting of a recipe by itself\. Write `optimizer\.lr`"),
     ("every=5", r"Write `evaluate\.every` or `save\.every`"),
     ("keep={kind: 'own.py:longest', left: 1}", r"`keep\.left` is not a setting of .*longest'.*\(settings: least\)"),
+    (
+        "advantage={kind: streamwise, weights: {corect: 2}}",
+        r"^command line.*`advantage.weights` names 'corect', but there is no reward 'corect'\. Did you mean `corr",
+    ),
+    ("advantage={kind: streamwise, gammas: {steps/first: 0.9}}", r"there is no reward 'steps'\. \(rewards: correct\)"),
     ("sampler=own.py:Half", r"`sampler`: Half has no `learn`, which every sampler must have"),
     ("steps", r"a setting is given as key=value"),
     ("a..b=1", r"a setting is given as key=value"),
@@ -193,6 +198,14 @@ def test_what_is_wrong_with_a_task_s_problems_is_told_at_the_task(folder, rows, 
         Recipe.load(folder / "r.yaml")
     assert str(told.value).startswith("r.yaml, line 3: `task`: ")
     assert message in str(told.value)
+
+
+def test_streams_that_rewards_may_give_are_no_misspellings(load):
+    """Whether `correct` gives a stream of a name of its own is known when it has scored."""
+    weights = "{kind: streamwise, weights: {correct: 2, correct/first: 0.5, looked: 0}}"
+    recipe = load("reward: {correct: verifier, looked: {kind: format, watch: true}}", f"advantage={weights}")
+    assert recipe.advantage.settings["weights"] == {"correct": 2, "correct/first": 0.5, "looked": 0}
+    assert load("", "method=prime").advantage.kind == "streamwise"
 
 
 def test_model_and_task_are_needed(plain):

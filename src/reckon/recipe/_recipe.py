@@ -135,6 +135,7 @@ class Recipe:
         )
         for part in recipe._parts():
             try_out(part, document, made)
+        _check_streams(recipe)
         return recipe
 
     def _parts(self) -> list[Part]:
@@ -351,6 +352,21 @@ def _check_plan(document: Document, task: Task, frame: Frame) -> None:
                 f"`evaluate.{key}` is {split}, and the task '{task.name}' has no problems in that split. Give it some, "
                 f"choose another split, or write `evaluate: null`.",
             )
+
+
+def _check_streams(recipe: Recipe) -> None:
+    """Raises InputError where settings by stream name a reward that there is not: a stream is NAME or NAME/KEY."""
+    if recipe.advantage.kind != "streamwise":
+        return
+    for setting in ("weights", "gammas"):
+        for stream in cast("Mapping[str, float]", recipe.advantage.settings[setting]):
+            name = stream.partition("/")[0]
+            if name not in recipe.reward:
+                near = did_you_mean(name, list(recipe.reward), "rewards")
+                raise recipe.document.error(
+                    ("advantage", setting, stream),
+                    f"`advantage.{setting}` names {stream!r}, but there is no reward {name!r}. {near}",
+                )
 
 
 def _made(
