@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from loss_values import check, ids, logprobs, moved, ratio, value
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 from torch.nn.functional import logsigmoid
 
@@ -31,43 +32,11 @@ from reckon.models import Lora, Optimization
 from reckon.types import Problem
 
 
-def ids(model, problem, text, ended=True):
-    prompt = model.tokenizer(problem.prompt)["input_ids"]
-    return prompt, model.tokenizer(text)["input_ids"] + [model.tokenizer.eos_token_id] * ended
-
-
-def logprobs(model, problem, text, ended=True):
-    """[t] of one response alone, through transformers."""
-    prompt, response = ids(model, problem, text, ended)
-    logits = model.network(input_ids=torch.tensor([prompt + response])).logits[0]
-    laws = logits[len(prompt) - 1 : -1].log_softmax(dim=1)
-    return laws.gather(1, torch.tensor(response)[:, None])[:, 0]
-
-
 def head_after(model, problem, text, ended=True):
     """[1 + t]: the head after the prompt, and after each token of the response."""
     prompt, response = ids(model, problem, text, ended)
     hidden = model.network.base_model(input_ids=torch.tensor([prompt + response]))[0][0]
     return (hidden @ model.head.weight[0])[len(prompt) - 1 :]
-
-
-def moved(make, **settings):
-    """A model and a reference that differ."""
-    model = make(**settings)
-    reference = model.reference()
-    with torch.no_grad():
-        for parameter in model._trained.values():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(5)))
-    return model, reference
-
-
-def value(model, loss, rows):
-    seq, columns = loss.prepare(model, rows)
-    return loss(model.outputs(seq, loss.want), columns).sum()
-
-
-def check(found, expected):
-    assert float(found.detach()) == pytest.approx(float(torch.as_tensor(expected).detach()), abs=1e-5, rel=2e-6)
 
 
 def one_text(problem, text):
@@ -78,13 +47,6 @@ def text_score(model, text):
     """The head at the last token of a text by itself."""
     tokens = torch.tensor([model.tokenizer(text)["input_ids"]])
     return model.network.base_model(input_ids=tokens)[0][0, -1] @ model.head.weight[0]
-
-
-def ratio(model, reference, problem, text, ended=True):
-    ours = logprobs(model, problem, text, ended).sum()
-    live = reference._frozen if reference._frozen is not None else None
-    assert live is not None
-    return ours - logprobs(live, problem, text, ended).sum()
 
 
 def test_imitation_counts_every_token_of_the_mini_batch_alike(make, unpaired):
@@ -113,70 +75,6 @@ def test_the_losses_where_policy_and_reference_agree(make, unpaired, paired):
     check(value(model, Preference(kind="nca", reference=reference), paired), 2 * math.log(2))
     check(value(model, Preference(kind="ipo", reference=reference, beta=0.5), paired), 1.0)
     check(value(model, KTO(reference=reference), unpaired), 0.5)
-
-
-@pytest.mark.parametrize("kind", ["dpo", "cdpo", "dpo_norm", "ipo", "nca", "simpo"])
-def test_pair_losses(make, paired, kind):
-    model, reference = moved(make)
-    losses = []
-    for row in paired:
-        (won, n), (lost, m) = (
-            (ratio(model, reference, row.problem, text, ended), len(ids(model, row.problem, text, ended)[1]))
-            for text, ended in zip((row.chosen, row.rejected), row.ended, strict=True)
-        )
-        h = won - lost
-        losses.append(
-            {
-                "dpo": lambda h=h: -logsigmoid(0.1 * h),
-                "cdpo": lambda h=h: -0.9 * logsigmoid(0.1 * h) - 0.1 * logsigmoid(-0.1 * h),
-                "dpo_norm": lambda a=won / n, b=lost / m: -logsigmoid(5 * (a - b)),
-                "ipo": lambda h=h: (h - 5.0) ** 2,  # 1 / (2 * 0.1)
-                "nca": lambda a=0.1 * won, b=0.1 * lost: -logsigmoid(a) - 0.5 * logsigmoid(-a) - 0.5 * logsigmoid(-b),
-                "simpo": lambda row=row: (
-                    -logsigmoid(
-                        2 * logprobs(model, row.problem, row.chosen, row.ended[0]).mean()
-                        - 2 * logprobs(model, row.problem, row.rejected, row.ended[1]).mean()
-                        - 0.6
-                    )
-                ),
-            }[kind]()
-        )
-    cached = CachedReference(reference)
-    loss = {
-        "dpo": Preference(reference=cached),
-        "cdpo": Preference(reference=cached, smoothing=0.1),
-        "dpo_norm": Preference(kind="dpo_norm", reference=cached, beta=5.0),
-        "ipo": Preference(kind="ipo", reference=cached),
-        "nca": Preference(kind="nca", reference=cached),
-        "simpo": Preference(kind="simpo", beta=2.0, gamma=0.6),
-    }[kind]
-    check(value(model, loss, paired), torch.stack(losses).mean())
-
-
-@pytest.mark.parametrize("kind", ["dpo", "dpo_norm", "simpo"])
-def test_what_is_told_of_pairs_are_the_rewards_that_the_loss_compares(make, paired, kind):
-    model, reference = moved(make)
-    rewards = []
-    for row in paired:
-        for text, ended in zip((row.chosen, row.rejected), row.ended, strict=True):
-            own = logprobs(model, row.problem, text, ended)
-            total = own.sum() if kind == "simpo" else ratio(model, reference, row.problem, text, ended)
-            rewards.append(2 * float(total.detach()) / (1 if kind == "dpo" else len(own)))
-    won, lost = torch.tensor(rewards[0::2]), torch.tensor(rewards[1::2])
-    loss = Preference(kind=kind, reference=None if kind == "simpo" else CachedReference(reference), beta=2.0)
-    seq, columns = loss.prepare(model, paired)
-    told = loss.diagnostics(model.outputs(seq, loss.want), columns)
-    check(told["chosen"], won.mean())
-    check(told["rejected"], lost.mean())
-    check(told["margin"], (won - lost).mean())
-    check(told["accuracy"], (won > lost).float().mean())
-
-
-def test_pairs_of_one_prompt_stay_pairs_and_share_it(make, paired):
-    """Rows 0 and 2 answer one prompt: four rows in a group, chosen and rejected in turn."""
-    seq, _ = Preference().prepare(make(), paired)
-    assert seq.group.tolist() == [0, 0, 0, 0, 1, 1, 2, 2]
-    assert seq.mask.sum(dim=1).tolist() == [2, 11, 4, 2, 3, 1, 12, 3]  # 2. / 3 and more. / two. / 9. / 4n5 / . / ...
 
 
 def test_kto_takes_its_reference_point_from_shifted_pairs(make, unpaired):
