@@ -10,6 +10,8 @@ for the page. Settings were chosen beforehand and are the same for all arms: not
 from __future__ import annotations
 
 import argparse
+import datetime
+import itertools
 import json
 import platform
 import statistics
@@ -71,6 +73,12 @@ def best(rows: list[dict[str, Any]]) -> float | None:
     return max((found for window in windows if (found := share(window)) is not None), default=None)
 
 
+def course(rows: list[dict[str, Any]], parts: int = 8) -> list[float | None]:
+    """The share in each of so many equal parts of the run."""
+    cuts = [round(i * len(rows) / parts) for i in range(parts + 1)]
+    return [share(rows[first:end]) for first, end in itertools.pairwise(cuts)]
+
+
 def make(job: Job, arm: str, seed: int, frames: int, folder: Path) -> dict[str, Any]:
     given = settings(job, ARMS[arm], seed, frames)
     act = resume_explore if (folder / "recipe.yaml").exists() else run_explore
@@ -89,6 +97,7 @@ def make(job: Job, arm: str, seed: int, frames: int, folder: Path) -> dict[str, 
         "success at first": share(rows[:RECENT]),
         "success": share(rows[-RECENT:]),
         "best": best(rows),
+        "course": course(rows),
         "minutes": sum(spent) / 60,
         "frames per second": rows[0]["frames"] / statistics.median(spent),
     }
@@ -102,18 +111,21 @@ def page(found: list[dict[str, Any]]) -> str:
         "# MiniHack",
         "",
         "Share of the episodes that earned more than 0: of the first ten updates, of the last ten, and of the best ten "
-        "in a row. Made by `python scripts/minihack_runs.py`; a single seed or two say what happened, not what would.",
+        "in a row; and of each eighth of the run. Made by `python scripts/minihack_runs.py`; a single seed or two say "
+        "what happened, not what would.",
         "",
-        "| task | bonus | counts | seed | frames | at first | at last | best | frames/s | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| task | bonus | counts | seed | frames | at first | at last | best | frames/s | minutes | eighth by eighth |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         shares = (told(one[name]) for name in ("success at first", "success", "best"))
         lines.append(
             f"| {one['task']} | {one['arm']} | {one['key']} | {one['seed']} | {one['frames']:,} | "
-            f"{' | '.join(shares)} | {one['frames per second']:,.0f} | {one['minutes']:.1f} |"
+            f"{' | '.join(shares)} | {one['frames per second']:,.0f} | {one['minutes']:.1f} | "
+            f"{', '.join(map(told, one['course']))} |"
         )
-    return "\n".join([*lines, "", f"{platform.platform()}, Python {platform.python_version()}."]) + "\n"
+    made = f"{datetime.date.today()}, {platform.platform()}, Python {platform.python_version()}, a core for each run."
+    return "\n".join([*lines, "", made]) + "\n"
 
 
 def main() -> None:
