@@ -4,12 +4,14 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reckon.errors import InputError, MissingError
-from reckon.recipe import Recipe
+from reckon.recipe import Recipe, read_evaluation
 from reckon.recipe._document import parse, read
 
 
@@ -70,6 +72,15 @@ def test_a_missing_file_names_its_neighbor(tmp_path, plain):
     (tmp_path / "prime.yaml").write_text(plain)
     with pytest.raises(MissingError, match=r"no recipe .*prim\.yaml. Did you mean .*prime\.yaml\?"):
         read(tmp_path / "prim.yaml")
+
+
+def test_a_damaged_table_of_answers_is_told(tmp_path):
+    path = tmp_path / "dev.parquet"
+    pq.write_table(pa.table({"text": [str(i) for i in range(1000)]}), path)
+    data = path.read_bytes()
+    path.write_bytes(data[:4] + bytes([255]) * 100 + data[104:])  # the footer is whole, and the cells are not
+    with pytest.raises(InputError, match=r"dev\.parquet is not a table of evaluated answers: "):
+        read_evaluation(path)
 
 
 def test_a_binary_or_huge_file_is_no_recipe(tmp_path):
@@ -153,6 +164,10 @@ WRONG = [
     ("steps", r"a setting is given as key=value"),
     ("a..b=1", r"a setting is given as key=value"),
     ("steps=[", r"cannot be read as YAML"),
+    ("steps=!!python/name:x y", r"^command line, `steps=!!python/name:x y`, line 1: the tag `.*` is not allowed"),
+    ("steps=!!int soon", r"^command line.*`soon` cannot be read as int"),
+    ("steps=&a [*a]", r"^command line.*the alias .* stands in"),
+    ("save={every: 1, every: 2}", r"^command line.*the key `every` stands here twice"),
     ("steps.more=1 ", r"`steps` has no settings below it|`steps` must be a whole number"),
 ]
 

@@ -87,9 +87,10 @@ class Document:
             raise InputError(f"{place}: a setting is given as key=value, for example steps=20 or task.count=7.")
         try:
             node = yaml.compose(written, Loader=_Loader)
-            value = None if node is None else self._value(node, (), None)
         except yaml.YAMLError as error:
             raise InputError(f"{place}: the value cannot be read as YAML ({_problem(error)}).") from None
+        # As a document of its own: a fault in it stands on the command line, and in no line of the file.
+        value = None if node is None else Document(name=place, values={})._value(node, (), ())
         inner = self.values
         for depth, key in enumerate(keys[:-1], start=1):
             below = inner.get(key)
@@ -105,13 +106,12 @@ class Document:
         inner[keys[-1]] = value
         self.places = {at: where for at, where in self.places.items() if at[: len(keys)] != keys} | {keys: place}
 
-    def _value(self, node: yaml.Node, keys: Keys, inside: tuple[yaml.Node, ...] | None) -> Json:
-        """The plain value of a node; with `inside` (the nodes around it) its place is noted."""
-        if inside is not None:
-            self.places[keys] = f"{self.name}, line {node.start_mark.line + 1}"
-            if node in inside:
-                raise self.error(keys, "the alias (`*`) refers to something it stands in. Write the values out.")
-            inside = (*inside, node)
+    def _value(self, node: yaml.Node, keys: Keys, inside: tuple[yaml.Node, ...]) -> Json:
+        """The plain value of a node, whose place is noted; `inside` are the nodes around it."""
+        self.places[keys] = f"{self.name}, line {node.start_mark.line + 1}"
+        if node in inside:
+            raise self.error(keys, "the alias (`*`) refers to something it stands in. Write the values out.")
+        inside = (*inside, node)
         kind = node.tag.removeprefix("tag:yaml.org,2002:")
         if kind not in ("null", "bool", "int", "float", "str", "seq", "map"):
             raise self.error(keys, f"the tag `{node.tag}` is not allowed in a recipe. Write a plain value.")
@@ -123,8 +123,7 @@ class Document:
                     fault = f"the key `{key}` stands here twice" if key in out else "a key must be plain text"
                     raise InputError(f"{self.name}, line {key_node.start_mark.line + 1}: {fault}.")
                 out[key] = self._value(value_node, (*keys, key), inside)
-                if inside is not None:
-                    self.places[(*keys, key)] = f"{self.name}, line {key_node.start_mark.line + 1}"
+                self.places[(*keys, key)] = f"{self.name}, line {key_node.start_mark.line + 1}"
             return out
         if isinstance(node, yaml.SequenceNode):
             return [self._value(item, (*keys, str(i)), inside) for i, item in enumerate(node.value)]

@@ -268,7 +268,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
     try:
         rows = pyarrow.parquet.read_table(path, columns=names).to_pylist()
         return Evaluation(responses=pydantic.TypeAdapter(tuple[Response, ...]).validate_python(rows))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:  # a damaged table is the one or the other
         raise InputError(f"{path} is not a table of evaluated answers: {str(error).splitlines()[0]}") from error
     except pydantic.ValidationError as error:
         fault = error.errors()[0]
