@@ -50,6 +50,7 @@ def test_a_file_is_labeled_by_two_rules(tmp_path):
 def test_other_columns_and_chats(tmp_path):
     chat = [{"role": "user", "content": "1 + 1?"}]
     rows = [{"id": "a", "prompt": chat, "answer": 2, "response": "2", "gold": False}, {"prompt": "x", "text": ""}]
+    assert read_triples(write(tmp_path / "t.jsonl", [{**rows[0], "id": 0}]))[0].problem.id == "0"
     first, second = read_triples(write(tmp_path / "t.jsonl", rows))
     assert first == Triple(problem=Problem(id="a", prompt=tuple(chat), answer="2"), completion="2", gold=False)
     assert second == Triple(problem=Problem(id="row-2", prompt="x"), completion="", gold=None)

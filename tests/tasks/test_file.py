@@ -165,6 +165,9 @@ def test_answers_the_checker_cannot_read(write):
     task = File(write("p.jsonl", [{"prompt": "a", "answer": "5"}, {"prompt": "b", "answer": "many"}]), checker="number")
     with pytest.raises(InputError, match=r"p\.jsonl, row 2: the checker Number cannot read the answer 'many'"):
         task.problems("train")
+    task = File(write("q.jsonl", [{"id": i, "prompt": f"{i}?", "answer": "many"} for i in range(2)]), checker="number")
+    with pytest.raises(InputError, match=r"q\.jsonl, row 1: the checker Number cannot read the answer 'many'"):
+        task.problems("train")
 
 
 def test_bad_files(tmp_path, write):
@@ -208,6 +211,8 @@ def hub(monkeypatch):
     shelf = {}
 
     def load(path, config):
+        if isinstance(shelf.get(path), Exception):
+            raise shelf[path]
         if path not in shelf:
             raise ConnectionError(f"Couldn't reach {path!r} on the Hub")
         return datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in shelf[path].items()})
@@ -234,6 +239,9 @@ def test_a_hub_dataset_with_one_split_is_divided(hub):
 def test_hub_errors(hub):
     with pytest.raises(MissingError, match=r"The dataset 'o/none' could not be loaded: Couldn't reach"):
         HubDataset("o/none").problems("train")
+    hub["o/broken"] = KeyError()  # the package raises whatever its many readers do, with or without a word
+    with pytest.raises(MissingError, match=r"The dataset 'o/broken' could not be loaded: KeyError\. Check its id"):
+        HubDataset("o/broken").problems("train")
     hub["o/d"] = {"train": [{"text": "x"}]}
     with pytest.raises(InputError, match=r"o/d \(train\), row 1: `prompt` is missing"):
         HubDataset("o/d").problems("train")

@@ -11,7 +11,7 @@ from reckon.annotate._hybrid import AnnotationPolicy, AnnotationReport, Triple, 
 from reckon.annotate._pairs import Pair
 from reckon.errors import InputError
 from reckon.files import write_file, write_table
-from reckon.tasks import Checker, Row, read_rows, to_chat
+from reckon.tasks import Checker, Row, id_of, read_rows, to_chat
 from reckon.types import Chat, Json, Problem
 
 QUESTION, REFERENCE = ("prompt", "question"), ("answer", "reference_answer", "reference", "solution")
@@ -140,7 +140,7 @@ def _triple(row: Row) -> Triple:
         raise InputError(f"{row.place}: the completion must be text, not {type(completion).__name__}.")
     return Triple(
         problem=Problem(
-            id=str(row.values.get("id") or f"row-{row.number}"),
+            id=id_of(row),
             prompt=_question(row),
             answer=None if answer is None else str(answer),
         ),

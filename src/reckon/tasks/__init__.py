@@ -12,31 +12,14 @@ from reckon.tasks._killable import CrashedError, Killable, TimedOutError
 from reckon.tasks._math import Math
 from reckon.tasks._mixture import Mixture
 from reckon.tasks._numbers import numbers
-from reckon.tasks._rows import Row, prompt_key, read_rows, to_chat
+from reckon.tasks._rows import Row, id_of, prompt_key, read_rows, to_chat
 from reckon.tasks._rules import Rules
 from reckon.tasks._splits import split_of
 from reckon.tasks._sums import ChainArithmetic, Largest, RunningSums
 from reckon.tasks._verdicts import verdict_on
-from reckon.types import Task
-
-KINDS: dict[str, type[Task]] = {
-    "letter_count": LetterCount,
-    "word_length": WordLength,
-    "distinct_letters": DistinctLetters,
-    "substring": Substring,
-    "chain_arithmetic": ChainArithmetic,
-    "running_sums": RunningSums,
-    "largest": Largest,
-    "rules": Rules,
-    "reasoning_gym": ReasoningGym,
-    "file": File,
-    "hub_dataset": HubDataset,
-    "mixture": Mixture,
-}
 
 __all__ = [
     "CHECKERS",
-    "KINDS",
     "ChainArithmetic",
     "Checker",
     "Choice",
@@ -63,6 +46,7 @@ __all__ = [
     "answer_block",
     "extract_answer",
     "extract_boxed",
+    "id_of",
     "is_answer",
     "numbers",
     "prompt_key",

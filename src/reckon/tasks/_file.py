@@ -13,7 +13,7 @@ from typing import TypeAlias
 from reckon.errors import InputError, MissingError
 from reckon.tasks._checkers import Checker, Choice, Exact, Number, Set, YesNo
 from reckon.tasks._math import Math
-from reckon.tasks._rows import ALIASES, Names, Row, assign, check_disjoint, read_rows
+from reckon.tasks._rows import ALIASES, Names, Row, assign, check_disjoint, id_of, read_rows
 from reckon.tasks._splits import SHARES, SPLITS, check_split
 from reckon.types import Problem, Split, Verdict
 
@@ -71,7 +71,7 @@ def _check_answers(rows: Sequence[Row], splits: Mapping[Split, Sequence[Problem]
         if problem.answer is not None and checker("", problem.answer).reason == "no reference"
     }
     for row in rows:
-        key = str(row.values.get("id") or f"row-{row.number}")
+        key = id_of(row)
         if key in unreadable:
             kind = type(checker).__name__
             raise InputError(
@@ -227,10 +227,11 @@ def _load(path: str, config: str | None) -> dict[Split, list[Row]]:
 
     try:
         loaded = datasets.load_dataset(path, config)
-    except (OSError, ValueError, RuntimeError) as error:  # no network, no such dataset, no such configuration
+    except Exception as error:  # no network, no such dataset or configuration, and whatever its many readers raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise MissingError(
-            f"The dataset {path!r} could not be loaded: {str(error).splitlines()[0][:200]}. Check its id and "
-            "configuration and the network, or download it and use `File`."
+            f"The dataset {path!r} could not be loaded: {first[:200]}. Check its id and configuration and the network, "
+            "or download it and use `File`."
         ) from error
     tables: dict[Split, list[Row]] = {}
     for name, table in loaded.items():

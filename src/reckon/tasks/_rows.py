@@ -120,12 +120,21 @@ def to_problem(row: Row, names: Names) -> Problem:
     """
     taken = {names.prompt, names.answer, "domain", "id", "split"}
     return Problem(
-        id=_text(row, "id") or f"row-{row.number}",
+        id=id_of(row),
         prompt=_prompt(row, names.prompt),
         answer=_text(row, names.answer),
         domain=_text(row, "domain") or "default",
         columns={str(key): _json(value) for key, value in row.values.items() if key not in taken},
     )
+
+
+def id_of(row: Row) -> str:
+    """The row's own `id`, 0 too, or one made of its number.
+
+    Raises:
+        InputError: the `id` is neither text nor a number.
+    """
+    return _text(row, "id") or f"row-{row.number}"
 
 
 def _prompt(row: Row, name: str) -> str | Chat:
