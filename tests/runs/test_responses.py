@@ -118,6 +118,7 @@ def test_a_csv_has_numbers_and_truths_in_words(tmp_path):
         ({"prompt": "P", "completions": ["a"], "labels": ["x"]}, "`labels` holds 'x'; it must be true, false or null"),
         ({"prompt": "P", "completions": "a"}, "`completions` must be a list of texts"),
         ({"prompt": "P", "text": "x", "answer": ["a"]}, "`answer` must be text or a number, not list"),
+        ({"prompt": "P", "text": "x", "end": "cut"}, "`end` is 'cut'; it must be eos, stop or length, or empty"),
     ],
 )
 def test_a_bad_cell_is_named_by_file_row_and_remedy(tmp_path, row, said):
@@ -127,6 +128,11 @@ def test_a_bad_cell_is_named_by_file_row_and_remedy(tmp_path, row, said):
     good |= {"completions": ["a"]} if "completions" in row else {}
     with pytest.raises(InputError, match=f"^bad.jsonl, row [12]: {said}"):
         read_responses(write(tmp_path / "bad.jsonl", good, row))
+
+
+def test_why_a_response_ended_is_read_in_any_letter_case(tmp_path):
+    rows = [{"prompt": "P", "text": "x", "end": end} for end in ("EOS", "Length", "stop", None, "")]
+    assert read_responses(write(tmp_path / "a.jsonl", *rows)).end == ("eos", "length", "stop", None, None)
 
 
 def test_a_word_among_numbers_is_an_error_and_a_number_among_words_is_not(tmp_path):

@@ -12,10 +12,11 @@ from typing import cast, get_args
 import numpy as np
 
 from reckon.errors import InputError
-from reckon.types import Chat, Json, Kind, Step
+from reckon.types import Chat, End, Json, Kind, Step
 
 TEXTS = ("text", "completion", "response")
 OUTCOMES = ("outcome", "correct", "label")
+ENDS = tuple(end.name.lower() for end in End)
 LONGEST = 200  # characters; a longer parsed answer votes with nobody
 _RESERVED = {
     *TEXTS, *OUTCOMES, "prompt", "completions", "labels", "chosen", "rejected", "answer", "parsed", "problem", "id",
@@ -123,7 +124,7 @@ def _answered(
         text=said,
         outcome=math.nan if outcome is None else _outcome(row, outcome),
         parsed=_looked_for(said) if look else _text(row, "parsed"),
-        end=_text(row, "end"),
+        end=_end(row),
         tokens=tokens,
         pieces=pieces,
         logprobs=_floats(row, "logprobs", count),
@@ -257,6 +258,18 @@ def _text(row: TextRow, name: str) -> str | None:
     if isinstance(value, str | int | float):
         return str(value)
     raise InputError(f"{row.place}: `{name}` must be text or a number, not {type(value).__name__}.")
+
+
+def _end(row: TextRow) -> str | None:
+    value = _text(row, "end")
+    if value is None:
+        return None
+    if value.lower() not in ENDS:
+        raise InputError(
+            f"{row.place}: `end` is {value!r}; it must be {', '.join(ENDS[:-1])} or {ENDS[-1]}, or empty where nobody "
+            "knows why the response ended."
+        )
+    return value.lower()
 
 
 def _outcome(row: TextRow, name: str) -> float:

@@ -275,5 +275,4 @@ def _rollouts(responses: Responses) -> Rollouts:
 def _ends(responses: Responses) -> Tensor:
     import torch
 
-    ends = {"eos": End.EOS, "stop": End.STOP, "length": End.LENGTH}
-    return torch.tensor([ends.get(end or "eos", End.EOS) for end in responses.end], dtype=torch.int64)
+    return torch.tensor([End[(end or "eos").upper()] for end in responses.end], dtype=torch.int64)
