@@ -12,7 +12,7 @@ import pytest
 from reckon.cli import main
 from reckon.fit import Settings as FitSettings
 from reckon.models import Lora
-from reckon.recipe import fit_settings
+from reckon.recipe import explore_settings, fit_settings, open_references
 from reckon.runs import Run
 from reckon.tasks import ChainArithmetic
 from reckon.types import Rng
@@ -295,6 +295,12 @@ def test_every_setting_of_a_fit_can_be_set():
     for field in dataclasses.fields(FitSettings):
         value = json.dumps(dataclasses.asdict(FitSettings())[field.name])
         assert fit_settings([f"{field.name}={value}"]) == FitSettings()
+
+
+def test_a_setting_may_be_written_as_messages_name_it():
+    assert fit_settings(["fit.lr=0.5"]) == fit_settings(["lr=0.5"]) == FitSettings(lr=0.5)
+    assert explore_settings(["explore.ppo.lr=0.5"]) == explore_settings(["ppo.lr=0.5"])
+    assert open_references(["level.q=0.5"]).q == 0.5
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,12 @@ def test_an_interrupted_fetch_leaves_nothing(cache, monkeypatch):
     assert list((cache / "models").iterdir()) == []
 
 
+def test_a_folder_below_home_is_found(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(fetch("tiny"), tmp_path / "mine")
+    assert load_model("~/mine", device="cpu").network.num_parameters() > 0
+
+
 def test_unknown_names():
     with pytest.raises(InputError, match=r"no built-in model 'tinny'. There are smollm2-135m, tiny"):
         fetch("tinny")

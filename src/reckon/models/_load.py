@@ -72,7 +72,7 @@ def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         InputError: the folder holds no safetensors weights, not all of them, or only pickled ones, which are never
             opened.
     """
-    folder = Path(name)
+    folder = Path(name).expanduser()
     if name in _store.BUILT_IN:
         folder = _store.fetch(name)
     elif folder.exists():

@@ -31,7 +31,7 @@ def explore_settings(
 
     document = Document(name=name, values={"explore": dict(given or {})})
     for override in overrides:
-        document.override(f"explore.{override}")
+        document.override(f"explore.{override.removeprefix('explore.')}")
     keys = ("explore",)
     values = section(document, keys, document.values["explore"], Settings, "`reckon explore`")
     return cast("Settings", construct(document, keys, Settings, values))

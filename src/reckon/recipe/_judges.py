@@ -168,7 +168,7 @@ def open_references(overrides: Iterable[str]) -> ReferenceStore:
 
     document = Document(name="command line", values={"level": {}})
     for override in overrides:
-        document.override(f"level.{override}")
+        document.override(f"level.{override.removeprefix('level.')}")
     settings = section(document, ("level",), document.values["level"], ReferenceStore, "references")
     return cast("ReferenceStore", construct(document, ("level",), ReferenceStore, settings))
 
@@ -183,7 +183,7 @@ def fit_settings(overrides: Iterable[str]) -> Settings:
 
     document = Document(name="command line", values={"fit": {}})
     for override in overrides:
-        document.override(f"fit.{override}")
+        document.override(f"fit.{override.removeprefix('fit.')}")
     given = cast("dict[str, Json]", document.values["fit"])
     return cast("Settings", _plainly(document, ("fit",), given, Settings, "a fit"))
 
