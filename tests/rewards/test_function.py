@@ -224,7 +224,6 @@ def test_load_function(tmp_path, batch, monkeypatch):
         "NUMBER = 3\n"
     )
     assert call(load_function(f"{file}:short"), batch) == [1, 0, 1]  # the chat's completion is a list of one message
-    assert call(load_function("mine.py:short", tmp_path), batch) == [1, 0, 1]
     monkeypatch.chdir(tmp_path)
     assert load_function("mine.py:short").__name__ == "short"
 
@@ -233,7 +232,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.py").write_text(f"def who(completions):\n    return '{folder}'\n")
-    first, second = (load_function("mine.py:who", tmp_path / folder) for folder in ("a", "b"))
+    first, second = (load_function(f"{tmp_path / folder}/mine.py:who") for folder in ("a", "b"))
     assert (first([]), second([])) == ("a", "b")
 
 
@@ -251,7 +250,8 @@ def test_two_files_of_one_name_are_two_modules(tmp_path):
         ("x = 1\n\ny = (\n", "mine.py:f", InputError, r"mine.py, line 3: '\(' was never closed"),
     ],
 )
-def test_load_function_says_what_is_wrong(tmp_path, text, spec, error, message):
+def test_load_function_says_what_is_wrong(tmp_path, monkeypatch, text, spec, error, message):
     (tmp_path / "mine.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        load_function(spec, tmp_path)
+        load_function(spec)

@@ -115,7 +115,6 @@ def test_a_response_s_reward_out_of_its_steps(two_rows, how, expected):
     reward = ImplicitReward(model, beta=1, splitter=LINES, per="response", how=how)
     assert only(reward, batch).tolist() == pytest.approx(expected, abs=1e-6)
     assert reward.step_rewards(batch).nan_to_num(7).tolist() == [[3, -0.5], [1.5, 7]]
-    assert reward.step_q_values(batch).nan_to_num(7).tolist() == [[3, 2.5], [1.5, 7]]
 
 
 def test_length_normalized_a_response_is_worth_the_mean_over_its_tokens(two_rows):

@@ -99,10 +99,6 @@ def test_each_step_s_advantage_is_spread_on_its_own_tokens(batch):
     assert torch.allclose(
         advantage.values(batch).nan_to_num(7), torch.tensor([[0.1, 0.2, 0.5], [0.4, 0.8, 7], [0.4, 7, 7]]), atol=1e-6
     )
-    # Q + 2 A: 0.2 + 0.2, 0.5 + 0.6; 0.8 + 0.8
-    assert torch.allclose(
-        advantage.effective_rewards(batch).nan_to_num(7), torch.tensor([[0.4, 1.1], [1.6, 7], [7, 7]]), atol=1e-6
-    )
 
 
 def test_an_advantage_is_added_to_its_own_tokens_and_never_returned(batch):
@@ -130,10 +126,6 @@ def test_another_model_as_prover_gives_both_ends_of_a_difference(batch):
     mu = verifier(after=[[0.5, 0.6, 0.9, 0.5, 0.5], [0.3, 0.5, 0.5, 0.5, 0.5], [0.5] * 5], before=[0.5, 0.5, 0.5])
     pav = StepAdvantage(verifier(), splitter=LINES, prover=mu)
     assert torch.allclose(pav.advantages(batch).nan_to_num(7), torch.tensor([[0.1, 0.3], [-0.2, 7], [7, 7]]), atol=1e-6)
-    # the policy's Q of its own verifier, plus the prover's advantage: 0.2 + 0.1, 0.5 + 0.3; 0.8 - 0.2
-    assert torch.allclose(
-        pav.effective_rewards(batch).nan_to_num(7), torch.tensor([[0.3, 0.8], [0.6, 7], [7, 7]]), atol=1e-6
-    )
 
 
 @pytest.mark.parametrize("k", [1, 4])

@@ -10,7 +10,7 @@ from test_classifier import save
 from reckon.errors import InputError
 from reckon.rewards import as_reward
 from reckon.rewards._classifier import SequenceClassifier
-from reckon.rewards._judges_reading import sequences_of, text_sequences
+from reckon.rewards._judges_reading import sequences_of, text_tokens
 from reckon.rewards._reference_based import COOPER_CUT, ReferenceBased, cut_middle, format_reference_based, question_of
 from reckon.types import Problem
 
@@ -168,7 +168,8 @@ def test_texts_that_begin_alike_share_their_beginning():
 
 def test_a_judge_can_be_trained_on_the_tokens_it_reads():
     model = language_model()
-    seq = text_sequences(model, [text for text in SHOWN if text is not None])
+    texts = [text for text in SHOWN if text is not None]
+    seq = sequences_of(text_tokens("judge", model, texts, texts, "error"), range(len(texts)), model.device)
     read = model.outputs(seq, ("scores",)).scores[seq.mask]
     assert read.tolist() == pytest.approx([alone(model, text) for text in SHOWN if text is not None], abs=1e-5)
 

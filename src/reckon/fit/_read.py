@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from reckon.errors import InputError, MissingError, ReckonError
+from reckon.errors import InputError, MissingError
 from reckon.fit import _parse
 from reckon.fit._checks import check_choice
 from reckon.fit._rows import Example
@@ -134,8 +134,6 @@ def _hub(name: str) -> list[Row]:
         ) from error
     try:
         loaded = datasets.load_dataset(name, split="train")
-    except ReckonError:
-        raise
     except Exception as error:  # the package raises whatever its many readers do
         raise MissingError(
             f"There is no file {name}, and no dataset of this name could be loaded from the hub: "

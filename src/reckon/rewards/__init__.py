@@ -14,7 +14,7 @@ from reckon.rewards._http import Http
 from reckon.rewards._implicit import ImplicitReward
 from reckon.rewards._implicit_online import HasTwin, OnlineImplicitReward
 from reckon.rewards._judges import Judge, load_judge
-from reckon.rewards._judges_reading import Calibrated, sequences_of, text_sequences
+from reckon.rewards._judges_reading import Calibrated, sequences_of
 from reckon.rewards._leaves import AdaptiveKLReward, KLReward, Verifier
 from reckon.rewards._length import CosineLength, FormatLength, Length, OverlongPenalty
 from reckon.rewards._metrics import reward_metrics
@@ -115,5 +115,4 @@ __all__ = [
     "sequences_of",
     "stage_of_verdict",
     "staged_log_probabilities",
-    "text_sequences",
 ]

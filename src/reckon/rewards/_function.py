@@ -95,14 +95,13 @@ class Function:
         return chosen
 
 
-def load_function(spec: str, folder: Path | None = None) -> RewardFunction:
+def load_function(spec: str) -> RewardFunction:
     """The function that `file.py:name` names.
 
     The file is run, as an import would: name only files you trust.
 
     Args:
-        spec: path and name, with the last colon between them.
-        folder: what a relative path starts from; None = the current folder.
+        spec: path and name, with the last colon between them; a relative path starts from the current folder.
 
     Raises:
         MissingError: there is no such file.
@@ -111,7 +110,7 @@ def load_function(spec: str, folder: Path | None = None) -> RewardFunction:
     file, colon, name = spec.rpartition(":")
     if not (colon and file.endswith(".py") and name.isidentifier()):
         raise InputError(f"{spec!r} does not name a function. Write it as `file.py:name`.")
-    path = Path(folder or ".", file).resolve()
+    path = Path(file).resolve()
     if not path.is_file():
         raise MissingError(f"{path} is not there, and {spec!r} names a function in it.")
     module = _run(path)

@@ -12,7 +12,7 @@ import torch
 from reckon.errors import InputError
 from reckon.process import How, aggregate, q_values
 from reckon.rewards._judges_reading import Scorer, check_splitter, check_tokens, steps_of
-from reckon.steps import Splitter, Steps, at_ends, over_steps
+from reckon.steps import Splitter, Steps, over_steps
 from reckon.types import Batch, Stream
 
 if TYPE_CHECKING:
@@ -91,10 +91,6 @@ class ImplicitReward:
     def step_rewards(self, batch: Batch) -> Tensor:
         """[N, H] float32, NaN behind a response's last step; summed over the steps the response's reward."""
         return over_steps(self.token_rewards(batch), self._steps(batch))
-
-    def step_q_values(self, batch: Batch) -> Tensor:
-        """[N, H] float32: Q at the end of each step, NaN behind a response's last step."""
-        return at_ends(self.q_values(batch), self._steps(batch))
 
     def _values(self, batch: Batch) -> Tensor:
         if self.per == "token":

@@ -182,20 +182,6 @@ def text_tokens(
     ]
 
 
-def text_sequences(model: LanguageModel, texts: Sequence[str], group: Sequence[int] | None = None) -> Sequences:
-    """Whole texts in the tokens a judge of texts reads, no template put around them: for training one as it scores.
-
-    The text's score is that of its last token.
-
-    Args:
-        model: whose tokenizer.
-        texts: n texts of two tokens or more.
-        group: n numbers, ascending; what the texts of a group begin with is computed once. None = each by itself.
-    """
-    rows = [list(model.tokenizer(text)["input_ids"]) for text in texts]
-    return sequences_of(rows, range(len(rows)) if group is None else group, model.device)
-
-
 def sequences_of(rows: Sequence[Sequence[int]], group: Sequence[int], device: torch.device | str) -> Sequences:
     """Whole texts in tokens as responses, where what a group's texts begin with is their prompt.
 

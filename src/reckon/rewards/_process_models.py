@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 import torch
 
 from reckon.errors import InputError
-from reckon.process import aggregate, best_of_k, effective_reward, step_advantages, with_outcome
+from reckon.process import aggregate, best_of_k, step_advantages, with_outcome
 from reckon.rewards._implicit import on_last_tokens
 from reckon.rewards._judges_reading import Scorer, check_head, check_splitter, check_tokens, steps_of
 from reckon.steps import Splitter, Steps, at_ends, split_rollouts, spread
@@ -131,12 +131,6 @@ class StepAdvantage:
         """[N, H] float32 in [-1, 1], without alpha; NaN behind the last step."""
         steps = split_rollouts(batch.rollouts, self.splitter)
         return step_advantages(self._proved(self._read(self.verifier, batch, steps), batch, steps))
-
-    def effective_rewards(self, batch: Batch) -> Tensor:
-        """[N, H] float32: the policy's Q after each step plus alpha times the step's advantage, for search (eq. 5)."""
-        steps = split_rollouts(batch.rollouts, self.splitter)
-        own = self._read(self.verifier, batch, steps)
-        return effective_reward(own[:, 1:], step_advantages(self._proved(own, batch, steps)), self.alpha)
 
     def _proved(self, own: Tensor, batch: Batch, steps: Steps) -> Tensor:
         """[N, H + 1]: the prover's values of the same prefixes."""

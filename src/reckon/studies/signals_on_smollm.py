@@ -156,7 +156,6 @@ ARMS: Mapping[str, Settings] = {
     ),
 }
 _VERDICTS = (GRPO, RLOO, PRIME, OREAL, STEPS, NOVELTY)  # paid by the verdict, alone or among others
-_SECONDS = ("minutes", "generated/spent/generated")
 
 
 def _says(budget: str) -> str:
