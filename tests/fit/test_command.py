@@ -23,7 +23,7 @@ from reckon.fit import (
     read_examples,
 )
 from reckon.models import Lora, load_model, tiny
-from reckon.rewards import SequenceClassifier, load_judge
+from reckon.rewards import SequenceClassifier, is_fitted, load_judge
 from reckon.runs import read_metrics
 from reckon.types import Problem, Rng, snake_case
 
@@ -296,6 +296,19 @@ def test_a_run_that_is_there_is_not_overwritten(small, tmp_path):
     with pytest.raises(MissingError, match=r"there is no fit in .*elsewhere to go on with\. Leave --resume"):
         fit_command("dpo", "gone.jsonl", "./no-such-model", tmp_path / "elsewhere", resume=True)
     assert fit_command("dpo", *given, overwrite=True, show="nothing").finished
+
+
+def test_a_judge_does_not_outlive_the_fit_that_made_it(small, tmp_path):
+    out = tmp_path / "out"
+    fit_command("outcome-bce", rows_of("unpaired"), small, out, Settings(**QUICK), show="nothing")
+    assert is_fitted(out)
+    with pytest.raises(InputError, match=r"the model .*model is that of the run in .*out, which --overwrite deletes"):
+        fit_command("sft", rows_of("imitation"), str(out / "model"), out, Settings(**QUICK), overwrite=True)
+    assert is_fitted(out)
+    fit_command("sft", rows_of("imitation"), small, out, Settings(**QUICK), overwrite=True, show="nothing")
+    assert not is_fitted(out)
+    assert not (out / "classifier").exists()
+    assert not (out / "model" / "value_head.safetensors").exists()
 
 
 def test_all_of_a_prompts_responses_right_make_no_pair(small, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from reckon.errors import InputError, MissingError, RunError
+from reckon.files import writing
 from reckon.fit._calibrate import Calibration, read_logits, recalibrate
 from reckon.fit._draw import balanced, by_buckets, by_problem, by_prompt, pairs, thinned
 from reckon.fit._fitting import fitting, held_back
@@ -87,7 +89,7 @@ def fit_command(
     settings = settings or Settings()
     entry = entry_of(kind, settings)
     order = _order(entry, settings)
-    _check_folder(Path(out), kind, overwrite=overwrite, resume=resume)
+    _check_folder(Path(out), kind, model, overwrite=overwrite, resume=resume)
     bare = load_model(model, sampling=Sampling(system=settings.system), dtype=settings.dtype, device=settings.device)
     given = _given(entry, bare, data, dev_data, settings)
     plan = _plan(settings, show)
@@ -100,6 +102,8 @@ def fit_command(
         loss = solved(learner, given.train, given.dev, settings)
     recipe = _recipe(kind, data, dev_data, given, model, settings)
     with _open(out, recipe, overwrite=overwrite, resume=resume) as run:
+        if not resume:
+            _clear(run.folder)
         if isinstance(loss, StagedOutcome):
             record(learner, loss, given.train, given.dev, run)
             finished = True
@@ -132,7 +136,7 @@ def _order(entry: Entry, settings: Settings) -> Order:
     return by_prompt if settings.together else shuffled
 
 
-def _check_folder(out: Path, kind: str, *, overwrite: bool, resume: bool) -> None:
+def _check_folder(out: Path, kind: str, model: str, *, overwrite: bool, resume: bool) -> None:
     """What a run in the folder does not allow, told before anything is loaded."""
     there = (out / "recipe.yaml").is_file()
     if resume and not there:
@@ -142,6 +146,10 @@ def _check_folder(out: Path, kind: str, *, overwrite: bool, resume: bool) -> Non
             f"{out} holds a run already. Go on with it (reckon fit {kind} ... --resume), choose another folder "
             "(--out), or delete it (--overwrite)."
         )
+    if there and overwrite and Path(model).expanduser().resolve() == (out / "model").resolve():
+        raise InputError(
+            f"the model {model} is that of the run in {out}, which --overwrite deletes. Take another --out."
+        )
 
 
 def _open(out: str | Path, recipe: Mapping[str, Json], *, overwrite: bool, resume: bool) -> Run:
@@ -149,6 +157,15 @@ def _open(out: str | Path, recipe: Mapping[str, Json], *, overwrite: bool, resum
     if resume:
         return Run.resume(out, recipe, keep_last=1)
     return Run.create(out, recipe=recipe, overwrite=overwrite, keep_last=1)
+
+
+def _clear(folder: Path) -> None:
+    """Deletes what an earlier fit had made here: until this one is done, that would pass for its judge."""
+    if (folder / ABOUT_FILE).is_file():
+        with writing(folder):
+            for name in ("model", "classifier"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / ABOUT_FILE).unlink()
 
 
 @dataclass(frozen=True, kw_only=True)
