@@ -397,9 +397,9 @@ STUDY = Study(
         "2,000, both rates at 1e-3, the policy was sure and wrong after 60. It was they that made the start mu_2. The "
         "rules were committed after them, before any run on seeds 0 to 2.",
         f"One rule was changed after the run, against the method: beside the outcome alone, which may take {LONG} "
-        f"steps, a run that was not there after its {STEPS} counts as if it had taken {LONG} too. As committed it counted "
-        f"{STEPS}, so that giving up looked like saving: four claims were seen by that (half of the outcome's steps "
-        "with 32,000 rollouts; rollouts saved with 2,000 and with 8,000, where no policy ever got there; steps saved "
-        "with `fitted`).",
+        f"steps, a run that was not there after its {STEPS} counts as if it had taken {LONG} too. As committed it "
+        f"counted {STEPS}, so that giving up looked like saving: four claims were seen by that (half of the outcome's "
+        "steps with 32,000 rollouts; rollouts saved with 2,000 and with 8,000, where no policy ever got there; steps "
+        "saved with `fitted`).",
     ),
 )
