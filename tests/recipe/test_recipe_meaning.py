@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from reckon.errors import InputError
 from reckon.recipe import Recipe
-from reckon.recipe._document import written
 from reckon.rewards import Function, Gate, Verifier
+from reckon.runs import recipe_text
 from reckon.types import Use
 
 
@@ -198,7 +198,7 @@ def test_any_value_survives_being_resolved(tmp_path_factory, own, plain, lr, hig
     folder = tmp_path_factory.getbasetemp() / "survives"
     folder.mkdir(exist_ok=True)
     (folder / "own.py").write_text(own)
-    text = plain.replace("own.py", str(folder / "own.py")) + written(
+    text = plain.replace("own.py", str(folder / "own.py")) + recipe_text(
         {"optimizer": {"lr": lr}, "objective": {"high": high}, "sampling": {"stop": stop}, "steps": steps}
     )
     recipe = Recipe.parse(text, name="r.yaml")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import reckon
 from reckon.errors import InputError, MissingError, RunError
+from reckon.recipe._document import parse
 from reckon.runs import Run, read_metrics
 from reckon.runs._recipe import check_same, plain_recipe, read_recipe, write_recipe
 
@@ -101,6 +102,13 @@ def test_any_recipe_is_read_as_it_was_written(recipe):
     with TemporaryDirectory() as folder:
         write_recipe(Path(folder), plain_recipe(recipe))
         assert repr(read_recipe(Path(folder))) == repr(recipe)
+
+
+def test_text_that_could_be_a_number_stays_text_in_yaml_1_1_and_1_2(tmp_path):
+    recipe = {"stop": ["1e5", "0E0", "08", "+.5", "no", "1:30", "~"], "lr": 1e-5}
+    write_recipe(tmp_path, recipe)
+    assert read_recipe(tmp_path) == recipe
+    assert parse((tmp_path / "recipe.yaml").read_text(), name="recipe.yaml").values == recipe
 
 
 def test_a_recipe_must_be_json(tmp_path):

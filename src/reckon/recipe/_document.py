@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -37,26 +36,6 @@ for _tag, _pattern, _first in (
     ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), _first)
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, which also quotes text that only YAML 1.2 takes for something else, such as 0E0."""
-
-
-def _quoted(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    patterns = (pattern for _, pattern in _Loader.yaml_implicit_resolvers.get(text[:1], ()))
-    style = "'" if any(pattern.match(text) for pattern in patterns) else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _quoted)
-
-
-def written(values: Mapping[str, Json]) -> str:
-    """Values as a recipe's text, which `parse` reads back as they are."""
-    # PyYAML does not read back all that it writes (U+0085): with any such in it, all but ASCII is escaped.
-    readable = json.dumps(values, ensure_ascii=False).isprintable()
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=readable, width=100)
 
 
 @dataclass

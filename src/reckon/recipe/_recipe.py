@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from reckon.recipe._critic import OwnCritic, read_critic
-from reckon.recipe._document import Document, Keys, did_you_mean, parse, read, written
+from reckon.recipe._document import Document, Keys, did_you_mean, parse, read
 from reckon.recipe._kinds import Role, Target
 from reckon.recipe._many import Named, build_objective, build_reward, many_of, read_many
 from reckon.recipe._parts import Later, Part, needs, part_of, plain_with_parts, read_part, try_out
@@ -26,6 +26,7 @@ from reckon.recipe._settings import (
     settings,
     shown,
 )
+from reckon.runs import recipe_text
 from reckon.types import Advantage, Json, Judges, Parts, Refill, Task, Worked
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """`resolved` as text."""
-        return written(self.resolved())
+        return recipe_text(self.resolved())
 
     @property
     def needs_reference(self) -> bool:

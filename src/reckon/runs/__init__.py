@@ -4,6 +4,7 @@ from reckon.runs._environment import peak_memory
 from reckon.runs._interrupt import interruptible
 from reckon.runs._metrics import read_metrics
 from reckon.runs._progress import Progress
+from reckon.runs._recipe import recipe_text
 from reckon.runs._responses import Responses, Signal, label_responses, read_responses
 from reckon.runs._responses_score import Tokenize, reader_of, score_responses, tokenize_with
 from reckon.runs._responses_write import write_responses
@@ -34,6 +35,7 @@ __all__ = [
     "read_responses",
     "read_rollouts",
     "reader_of",
+    "recipe_text",
     "rollout_table",
     "score_responses",
     "tokenize_with",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import yaml
 from reckon.errors import InputError, RunError
 from reckon.files import write_file
 from reckon.types import Json
+
+# 1e5, 0E0 and 08 are numbers in YAML 1.2 and text in 1.1.
+_NUMBER = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 
 
 def read_recipe(folder: Path) -> dict[str, Json]:
@@ -29,12 +33,27 @@ def read_recipe(folder: Path) -> dict[str, Json]:
     return recipe
 
 
-def write_recipe(folder: Path, recipe: Mapping[str, Json]) -> None:
-    """Writes recipe.yaml, whole or not at all."""
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, which also quotes text that YAML 1.2 alone takes for a number."""
+
+
+def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="'" if _NUMBER.fullmatch(text) else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def recipe_text(recipe: Mapping[str, Json]) -> str:
+    """A recipe as YAML that says the same in YAML 1.1, as PyYAML reads it, and in 1.2, as `reckon.recipe` does."""
     # PyYAML writes some characters that it does not read back (U+0085); with any such in it, all but ASCII is escaped.
     readable = json.dumps(recipe, ensure_ascii=False).isprintable()
-    text = yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=readable)
-    write_file(folder / "recipe.yaml", text.encode())
+    return yaml.dump(dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=readable, width=100)
+
+
+def write_recipe(folder: Path, recipe: Mapping[str, Json]) -> None:
+    """Writes recipe.yaml, whole or not at all."""
+    write_file(folder / "recipe.yaml", recipe_text(recipe).encode())
 
 
 def plain_recipe(recipe: Mapping[str, Json]) -> dict[str, Json]:
