@@ -153,7 +153,7 @@ def test_a_run_that_is_interrupted_is_saved_and_goes_on_exactly(home, run):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
-    told = child.communicate(timeout=60)[0]
+    told = child.communicate(timeout=180)[0]
     assert child.returncode == 130
     assert "interrupted; go on with: reckon train --resume broken" in told
     assert run("train", "--resume", "broken", "--quiet")[0] == 0
