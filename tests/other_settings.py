@@ -303,8 +303,8 @@ PARTS: dict[str, object] = {
         {
             "estimator": "reinforce",
             "form": "code",
-            "weights": {"d": 0.5},
-            "gammas": {"d": 0.5},
+            "weights": {"correct": 0.5},
+            "gammas": {"correct": 0.5},
             "std": In(False, {"estimator": "grpo"}),
             "token_std": In(True, {"estimator": "grpo"}),
             "eps": In(0.1, {"estimator": "grpo"}),

@@ -279,7 +279,7 @@ def one_step(*overrides):
     columns = parts.objective.prepare(BATCH, credit)
     loss = parts.objective(Fixed().outputs(BATCH.seq), columns)
     credited = [
-        parts.advantage(b, {"r": Stream(values=b.outcome), "d": Stream(values=(b.seq.tokens % 3) / 10)})
+        parts.advantage(b, {"r": Stream(values=b.outcome), "correct": Stream(values=(b.seq.tokens % 3) / 10)})
         for b in (BATCH, *LATER)
     ]
     return repr(
