@@ -12,8 +12,7 @@ from reckon.report._budget import budget, command
 from reckon.report._curves import Figure, Line, curves
 from reckon.report._explore_album import Album, read_album
 from reckon.report._explore_pictures import episode_figure, maps_figure
-from reckon.report._html import Html, count, duration, embed, inline, join, share, table, tag
-from reckon.report._page import content_policy
+from reckon.report._html import Html, content_policy, count, duration, embed, inline, join, share, table, tag
 from reckon.report._read import Folder
 from reckon.report._sections import curves_section
 from reckon.types import Json, Metrics

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping
 from importlib.resources import files
@@ -15,7 +13,7 @@ from reckon.files import write_file
 from reckon.report._budget import budget, command, in_words
 from reckon.report._curves import curves, figures
 from reckon.report._held_out import HeldOut, held_out
-from reckon.report._html import Html, embed, inline, join
+from reckon.report._html import Html, content_policy, embed, inline, join
 from reckon.report._read import Folder, read_folder
 from reckon.report._result import result
 from reckon.report._rollouts import BUDGET, Source, pack_rollouts
@@ -119,16 +117,6 @@ def _uses(recipe: Mapping[str, Json]) -> dict[str, str]:
         name: "watched" if isinstance(part, dict) and (part.get("watch") or part.get("weight") == 0) else "trained on"
         for name, part in parts
     }
-
-
-def content_policy(css: str, scripts: list[str]) -> str:
-    """A content security policy by which nothing runs on this page but its own scripts, and nothing is loaded."""
-
-    def digest(text: str) -> str:
-        return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-    allowed = " ".join(map(digest, scripts))
-    return f"default-src 'none'; script-src {allowed}; style-src {digest(css)}; base-uri 'none'; form-action 'none'"
 
 
 def _file(name: str) -> str:

@@ -10,8 +10,7 @@ from string import Template
 from reckon import __version__
 from reckon.files import write_file
 from reckon.labels import BudgetPlanner, Option, Plan, cells, indifference_curves
-from reckon.report._html import Html, count, inline, join, number, share, table, tag
-from reckon.report._page import content_policy
+from reckon.report._html import Html, content_policy, count, inline, join, number, share, table, tag
 from reckon.report._signals_plots import Frame
 
 _SHARES = tuple(i / 40 for i in range(41))

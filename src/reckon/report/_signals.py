@@ -9,8 +9,7 @@ from string import Template
 from reckon import __version__
 from reckon.evaluate import SignalBench
 from reckon.files import write_file
-from reckon.report._html import Html, count, inline, join, tag
-from reckon.report._page import content_policy
+from reckon.report._html import Html, content_policy, count, inline, join, tag
 from reckon.report._signals_sections import (
     SECTIONS,
     calibration_section,
