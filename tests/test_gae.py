@@ -243,16 +243,7 @@ def batch_from(policy, step=0, n=16):
     problem = Problem(id="0", prompt="?", answer="good")
     rollouts = policy.sample([problem], n, Rng((step,)))
     outcome = torch.tensor([float(text == "good") for text in rollouts.text])
-    seen = Seen(
-        problems=(problem,) * n,
-        outcome=outcome,
-        lengths=rollouts.seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=1,
-        kept=1,
-    )
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=step)
+    return Batch.given(rollouts, outcome, train=True, step=step)
 
 
 def test_the_order_it_learns_in_is_the_steps_own():

@@ -19,7 +19,7 @@ from reckon.rewards import AdvantageMonitor, ExactAdvantage, MonteCarloAdvantage
 from reckon.runs import Run
 from reckon.tasks import ChainArithmetic
 from reckon.train import Plan, train
-from reckon.types import Batch, Outputs, Problem, Rng, Rollouts, Seen, Sequences, Verdict
+from reckon.types import Batch, Outputs, Problem, Rng, Rollouts, Sequences, Verdict
 from whole_runs import broken_off, checkpoint, made_once, metrics
 
 # The identities of section 6 of the specification. All responses of three tokens, 0 or 1, by a table of 7 prefixes
@@ -60,9 +60,7 @@ def every_response():
         logprobs=torch.zeros(8, 3),
         end=torch.zeros(8, dtype=torch.int64),
     )
-    lengths = torch.full((8,), 3)
-    seen = Seen(problems=(problem,) * 8, outcome=outcome, lengths=lengths, end=rollouts.end, rounds=1, wanted=1, kept=1)
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(8, dtype=torch.bool), seen=seen, step=0)
+    return Batch.given(rollouts, outcome, train=True)
 
 
 def exact(prover, k=1):

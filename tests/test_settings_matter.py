@@ -249,17 +249,7 @@ def make_batch(outcome):
         for value, answer in zip(outcome, ANSWERS, strict=True)
     )
     outcome = torch.tensor(outcome)
-    seen = Seen(
-        problems=tuple(problems[g] for g in group.tolist()),
-        outcome=outcome,
-        lengths=lengths,
-        end=rollouts.end,
-        rounds=1,
-        wanted=2,
-        kept=2,
-    )
-    train = torch.ones(8, dtype=torch.bool)
-    return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=0, verdicts=verdicts)
+    return Batch.given(rollouts, outcome, verdicts=verdicts, train=True)
 
 
 BATCH = make_batch([1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0])  # means 1/2 and 1/4

@@ -9,7 +9,7 @@ import torch
 
 from reckon.errors import InputError
 from reckon.models.table import Action, TablePolicy, draw
-from reckon.types import Batch, Credit, End, Problem, Rng, Seen
+from reckon.types import Batch, Credit, End, Problem, Rng
 
 RNG = Rng((3, "policy"))
 SGD = partial(torch.optim.SGD, lr=0.5)
@@ -45,17 +45,7 @@ class Reinforce:
 
 
 def batch_of(rollouts, advantages):
-    n = len(rollouts.text)
-    seen = Seen(
-        problems=tuple(rollouts.problem(i) for i in range(n)),
-        outcome=torch.zeros(n),
-        lengths=rollouts.seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=1,
-        kept=1,
-    )
-    batch = Batch(rollouts=rollouts, outcome=torch.zeros(n), train=torch.ones(n, dtype=torch.bool), seen=seen, step=0)
+    batch = Batch.given(rollouts, torch.zeros(len(rollouts.text)), train=True)
     mask = rollouts.seq.mask
     spread = advantages[:, None] * mask
     return batch, Credit(advantages=spread, weights=torch.ones_like(spread), mask=mask)

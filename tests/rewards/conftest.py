@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from reckon.types import Batch, End, Problem, Rollouts, Seen, Sequences
+from reckon.types import Batch, End, Problem, Rollouts, Sequences
 
 NAN = float("nan")
 
@@ -29,16 +29,7 @@ def _batch(texts, *, outcomes=None, lengths=None, ends=None, group=None, problem
         logprobs=torch.full((n, width), -1.0) if logprobs is None else logprobs,
         end=torch.tensor([int(end) for end in ends]),
     )
-    seen = Seen(
-        problems=tuple(problems[g] for g in group),
-        outcome=outcome,
-        lengths=mask.sum(1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=groups,
-        kept=groups,
-    )
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=1)
+    return Batch.given(rollouts, outcome, train=True, step=1)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import itertools
 import torch
 
 from reckon.models import LanguageModel, Sampling, tiny
-from reckon.types import Batch, End, Outputs, Problem, Rng, Rollouts, Seen, Sequences
+from reckon.types import Batch, End, Outputs, Problem, Rng, Rollouts, Sequences
 
 NAN = float("nan")
 
@@ -103,14 +103,4 @@ def answered(model, problems, texts, *, group=None, outcomes=None):
 
 
 def _judged(rollouts, outcome):
-    seen = Seen(
-        problems=tuple(rollouts.problem(row) for row in range(len(rollouts.text))),
-        outcome=outcome,
-        lengths=rollouts.seq.mask.sum(1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=len(rollouts.problems),
-        kept=len(rollouts.problems),
-    )
-    train = torch.ones(len(rollouts.text), dtype=torch.bool)
-    return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=1)
+    return Batch.given(rollouts, outcome, train=True, step=1)

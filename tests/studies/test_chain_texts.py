@@ -14,7 +14,7 @@ from reckon.recipe import make_task
 from reckon.studies import _chain_texts as chains
 from reckon.studies._chain_texts import StepErrors, chances, truth_of
 from reckon.tasks import ChainArithmetic
-from reckon.types import Batch, End, Problem, Rng, Rollouts, Seen
+from reckon.types import Batch, End, Problem, Rng, Rollouts
 
 TASK = ChainArithmetic(operations=2)
 
@@ -86,16 +86,7 @@ def batch_of(problems, texts, group):
         end=end,
     )
     outcome = torch.tensor([TASK.check(problems[g], text).outcome for g, text in zip(group, texts, strict=True)])
-    seen = Seen(
-        problems=tuple(problems[g] for g in group),
-        outcome=outcome,
-        lengths=seq.mask.sum(dim=1),
-        end=end,
-        rounds=1,
-        wanted=len(problems),
-        kept=len(problems),
-    )
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=0)
+    return Batch.given(rollouts, outcome, train=True)
 
 
 PROBLEMS = [problem(3, 4, 8), problem(0, 1, 1)]

@@ -29,7 +29,7 @@ from reckon.studies.implicit_prm_transformer import (
     VOTE,
     cell,
 )
-from reckon.types import Batch, End, Problem, Rollouts, Seen, Sequences
+from reckon.types import Batch, End, Problem, Rollouts, Sequences
 
 SMALL = {
     "operations": 3,
@@ -73,17 +73,7 @@ def batch_of(world, problems, responses, group):
         logprobs=torch.zeros(n, 8),
         end=torch.zeros(n, dtype=torch.int64),
     )
-    seen = Seen(
-        problems=tuple(problems[g] for g in group),
-        outcome=outcome,
-        lengths=seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=len(problems),
-        kept=len(problems),
-    )
-    train = torch.ones(n, dtype=torch.bool)
-    return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=0, verdicts=verdicts)
+    return Batch.given(rollouts, outcome, verdicts=verdicts, train=True)
 
 
 @pytest.fixture

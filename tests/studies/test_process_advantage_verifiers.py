@@ -36,7 +36,7 @@ from reckon.studies._planted import (
 from reckon.studies._planted_policy import NetworkPolicy, exact_judge, imitate
 from reckon.studies.process_advantage_verifiers import STUDY, cell, prover_values, values_after
 from reckon.train import Plan, take_step, train
-from reckon.types import Batch, End, Outputs, Problem, Rng, Seen
+from reckon.types import Batch, End, Outputs, Problem, Rng
 
 PROBLEM = Problem(id="p", prompt="Which sequence?")
 
@@ -190,16 +190,7 @@ def test_best_of_k_provers():
 def batch_of(policy, n=16):
     drawn = policy.sample([PROBLEM], n, Rng((7,)))
     outcome = torch.tensor([Planted().check(PROBLEM, text).outcome for text in drawn.text])
-    seen = Seen(
-        problems=(PROBLEM,) * n,
-        outcome=outcome,
-        lengths=drawn.seq.mask.sum(dim=1),
-        end=drawn.end,
-        rounds=1,
-        wanted=1,
-        kept=1,
-    )
-    return Batch(rollouts=drawn, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=0)
+    return Batch.given(drawn, outcome, train=True)
 
 
 def test_the_network_draws_from_the_law_it_scores_by():

@@ -17,7 +17,7 @@ from reckon.studies._planted_quality import agreement, quality
 from reckon.studies._planted_verifier import Drawn, LearnedJudge, Verifier, draw_labels, fit_verifier
 from reckon.studies._study import slug
 from reckon.studies.process_advantage_verifiers_learned import BUDGETS, STUDY, WAYS, cell
-from reckon.types import Batch, Problem, Rng, Seen
+from reckon.types import Batch, Problem, Rng
 
 PROBLEM = Problem(id="p", prompt="Which sequence?")
 Q, V = q_and_v(prover(10))
@@ -171,16 +171,7 @@ def test_a_constant_error_stays_in_values_and_leaves_advantages_but_where_the_ve
 def batch_of(policy, n):
     drawn = policy.sample([PROBLEM], n, Rng((7,)))
     outcome = torch.tensor([Planted().check(PROBLEM, text).outcome for text in drawn.text])
-    seen = Seen(
-        problems=(PROBLEM,) * n,
-        outcome=outcome,
-        lengths=drawn.seq.mask.sum(dim=1),
-        end=drawn.end,
-        rounds=1,
-        wanted=1,
-        kept=1,
-    )
-    return Batch(rollouts=drawn, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=0)
+    return Batch.given(drawn, outcome, train=True)
 
 
 def test_with_exact_values_the_learned_judge_is_the_exact_one():

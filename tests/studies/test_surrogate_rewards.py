@@ -8,7 +8,7 @@ import torch
 
 from reckon.studies import load_study, run_study
 from reckon.studies.surrogate_rewards import ABILITY, LENGTHS, START, Numbers, cell, policy, reward
-from reckon.types import Batch, End, Rng, Seen
+from reckon.types import Batch, End, Rng
 
 X = np.array(LENGTHS) / 100
 
@@ -37,18 +37,7 @@ def batch_of_every_action(right):
     first = torch.tensor([int((rollouts.seq.tokens[:, 0] == a).nonzero()[0]) for a in range(16)])
     rollouts = rollouts.take(first.sort().values)
     outcome = torch.tensor([Numbers().check(problem, text).outcome for text in rollouts.text])
-    n = len(rollouts.text)
-    seen = Seen(
-        problems=(problem,) * n,
-        outcome=outcome,
-        lengths=rollouts.seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=1,
-        kept=1,
-    )
-    batch = Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(n, dtype=torch.bool), seen=seen, step=0)
-    return batch, rollouts.seq.tokens[:, 0].argsort()
+    return Batch.given(rollouts, outcome, train=True), rollouts.seq.tokens[:, 0].argsort()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from reckon.errors import InputError
 from reckon.recipe import Recipe
 from reckon.studies import _boxed_sums as sums
 from reckon.studies import judge, run_study, surrogate_transformer
-from reckon.types import Batch, End, Problem, Rng, Rollouts, Seen, Sequences
+from reckon.types import Batch, End, Problem, Rng, Rollouts, Sequences
 
 SUM = Problem(id="345", prompt="3+4+5=", answer="12")
 CLEAN = r"3+4=7;7+5=12;\boxed{12}"
@@ -149,8 +149,7 @@ def batch_of(texts):
         logprobs=torch.zeros(mask.shape),
         end=end,
     )
-    seen = Seen(problems=(SUM,) * len(texts), outcome=outcome, lengths=lengths, end=end, rounds=1, wanted=1, kept=1)
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.ones(len(texts), dtype=torch.bool), seen=seen, step=0)
+    return Batch.given(rollouts, outcome, train=True)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 from reckon.errors import InputError
 from reckon.evaluate._summary import Response, summarize
 from reckon.tasks import verdict_on
-from reckon.types import Batch, End, Metrics, Problem, Reward, Rng, Rollouts, Seen, Split, Task, Verdict
+from reckon.types import Batch, End, Metrics, Problem, Reward, Rng, Rollouts, Split, Task, Verdict
 
 CHUNK = 64  # answers asked for at a time, so that progress shows and memory stays bounded
 
@@ -203,22 +203,7 @@ def _scored(reward: Reward, rollouts: Rollouts, verdicts: Sequence[Verdict]) -> 
 
     seq = rollouts.seq
     outcome = torch.tensor([math.nan if v.outcome is None else v.outcome for v in verdicts], device=seq.tokens.device)
-    batch = Batch(
-        rollouts=rollouts,
-        outcome=outcome,
-        train=torch.zeros_like(outcome, dtype=torch.bool),
-        seen=Seen(
-            problems=tuple(rollouts.problem(row) for row in range(len(verdicts))),
-            outcome=outcome,
-            lengths=seq.mask.sum(dim=1),
-            end=rollouts.end,
-            rounds=1,
-            wanted=len(rollouts.problems),
-            kept=len(rollouts.problems),
-        ),
-        step=0,
-        verdicts=tuple(verdicts),
-    )
+    batch = Batch.given(rollouts, outcome, verdicts=tuple(verdicts))
     found: dict[str, list[float | None]] = {}
     for name, stream in reward.score(batch).items():
         values = stream.values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from reckon.types import Batch, Json, Problem, Rollouts, Seen, Sequences, State
+from reckon.types import Batch, Json, Problem, Rollouts, Sequences, State
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,18 +105,7 @@ def _unpacked(state: State) -> Batch:
         end=saved["end"],
         truncated=saved["truncated"],
     )
-    n = len(rollouts.text)
-    seen = Seen(
-        problems=tuple(rollouts.problem(row) for row in range(n)),
-        outcome=saved["outcome"],
-        lengths=rollouts.seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=len(prompts),
-        kept=len(prompts),
-    )
-    train = torch.ones(n, dtype=torch.bool)
-    return Batch(rollouts=rollouts, outcome=saved["outcome"], train=train, seen=seen, step=saved["step"])
+    return Batch.given(rollouts, saved["outcome"], train=True, step=saved["step"])
 
 
 def _prompt(saved: str | list[dict[str, str]]) -> str | tuple[dict[str, str], ...]:

@@ -18,7 +18,7 @@ from reckon.files import write_file
 from reckon.rewards._combine_ridge import prompt_features, ridge
 from reckon.rewards._tree import restore, states
 from reckon.tasks import verdict_on
-from reckon.types import Batch, End, Json, Problem, Reward, Rng, Rollouts, Seen, Sequences, State, Stream, Task
+from reckon.types import Batch, End, Json, Problem, Reward, Rng, Rollouts, Sequences, State, Stream, Task
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -453,15 +453,4 @@ def _batch(rollouts: Rollouts, task: Task | None) -> Batch:
     )
     outcomes = [math.nan if verdict.outcome is None else verdict.outcome for verdict in verdicts]
     outcome = torch.tensor(outcomes or [math.nan] * len(rollouts.text), dtype=torch.float32)
-    outcome = outcome.to(rollouts.logprobs.device)
-    seen = Seen(
-        problems=tuple(rollouts.problem(row) for row in range(len(rollouts.text))),
-        outcome=outcome,
-        lengths=rollouts.seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=len(rollouts.problems),
-        kept=len(rollouts.problems),
-    )
-    train = torch.zeros_like(outcome, dtype=torch.bool)
-    return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=0, verdicts=verdicts)
+    return Batch.given(rollouts, outcome.to(rollouts.logprobs.device), verdicts=verdicts)

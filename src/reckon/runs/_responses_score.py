@@ -13,7 +13,7 @@ import numpy as np
 
 from reckon.errors import InputError, RunError
 from reckon.runs._responses import Responses, Signal
-from reckon.types import Batch, End, Kind, Problem, Reward, Rollouts, Seen, Sequences
+from reckon.types import Batch, End, Kind, Problem, Reward, Rollouts, Sequences
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -223,21 +223,7 @@ def _batch(responses: Responses, tokenize: Tokenize | None) -> Batch:
 
     rollouts = _rollouts(responses) if tokenize is None else tokenize(responses)
     outcome = torch.tensor(responses.outcome, dtype=torch.float32, device=rollouts.seq.tokens.device)
-    return Batch(
-        rollouts=rollouts,
-        outcome=outcome,
-        train=torch.zeros_like(outcome, dtype=torch.bool),
-        seen=Seen(
-            problems=tuple(responses.problem(row) for row in range(len(responses.text))),
-            outcome=outcome,
-            lengths=rollouts.seq.mask.sum(dim=1),
-            end=rollouts.end,
-            rounds=1,
-            wanted=len(responses.problems),
-            kept=len(responses.problems),
-        ),
-        step=0,
-    )
+    return Batch.given(rollouts, outcome)
 
 
 def _rollouts(responses: Responses) -> Rollouts:

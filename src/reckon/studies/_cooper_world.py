@@ -17,7 +17,7 @@ import torch
 
 from reckon.annotate import Triple, Verifier
 from reckon.tasks import Number, RunningSums
-from reckon.types import Batch, Problem, Rng, Rollouts, Seen, Sequences, Split, Verdict
+from reckon.types import Batch, Problem, Rng, Rollouts, Sequences, Split, Verdict
 
 SMALLEST, LARGEST = 10, 34  # of the numbers to be added
 PHRASE = "as stated in the reference"
@@ -121,16 +121,7 @@ def judged(task: Sums, problems: Sequence[Problem], texts: Sequence[str], group:
         logprobs=torch.zeros(n, 1),
         end=torch.zeros(n, dtype=torch.int64),
     )
-    seen = Seen(
-        problems=tuple(problems[g] for g in group),
-        outcome=outcome,
-        lengths=torch.ones(n, dtype=torch.int64),
-        end=rollouts.end,
-        rounds=1,
-        wanted=len(problems),
-        kept=len(problems),
-    )
-    return Batch(rollouts=rollouts, outcome=outcome, train=torch.zeros(n, dtype=torch.bool), seen=seen, step=0)
+    return Batch.given(rollouts, outcome)
 
 
 def strict(triple: Triple) -> bool:

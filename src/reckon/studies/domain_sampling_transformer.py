@@ -1,12 +1,12 @@
 """Section 5, last part, of the specification domain-sampling: RuleReasoner (arXiv:2506.08672) on a tiny language model.
 
 A transformer of two layers answers questions of the task `Rules` by one word: four domains of unequal size and
-difficulty, of one or two inference steps. It is warmed up by imitation to a middling accuracy and trains by GRPO from
-there; all that differs between the arms is which problems are posed, and which groups are kept. Out of distribution is
-one inference step more.
+difficulty, of one or two inference steps. It is warmed up by imitation on problems that are posed to nobody, and trains
+by GRPO from there; all that differs between the arms is which problems are posed, and which groups are kept. Out of
+distribution is one inference step more.
 
 Equal effort of tuning: none. The samplers are at the paper's defaults, as in the study domain-sampling, and one
-learning rate was tried, 1e-3, on seed 100, which the study does not use, with equal shares and by accuracy alike.
+learning rate was tried, 1e-3, on seed 100, which the study does not use.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from reckon.studies._language_model import Start
     from reckon.studies._short_rules import ShortRules
 
-STEPS, PROMPTS, ANSWERS = 300, 32, 8
+STEPS, PROMPTS, ANSWERS = 400, 32, 8
 RATE, WIDTH = 1e-3, 64
 EVERY, LAST = 20, 3  # steps between two exams; exams that the end is the mean of
-LEVEL = 0.3  # accuracy on dev of the worst domain, at which the warm-up ends
+OTHER = 1000  # between the seed of the problems posed and that of the warm-up's
 DOMAINS = ("forward_chaining", "logic", "ordering", "kinship")
 
 
@@ -85,22 +85,26 @@ def cell(settings: Settings, seed: int) -> Measured:
 
 @lru_cache(maxsize=1)
 def warmed_up(seed: int, train: int, test: int, shown: int) -> Start:
-    """The model that all arms of a seed begin with: it imitates answers until it is right often enough on dev.
+    """The model that all arms of a seed begin with: it has imitated answers to problems that are never posed.
+
+    A policy that was shown the very problems that it trains on knows them by heart, and no sampler has anything to do.
 
     Args:
         seed: of problems, weights and order.
-        train: problems to train on.
+        train: problems to train on, of which none is shown.
         test: of each domain, whose words are known too.
-        shown: answers of each domain at most; a smaller domain's problems come again.
+        shown: answers of each domain; a smaller domain's problems come again.
     """
     from reckon.studies import _short_rules as rules
     from reckon.studies._language_model import Lesson, teach
 
-    rng, task = Rng((seed, "domain-sampling-transformer")), rules.ShortRules(seed=seed, train=train, test=0)
-    tokenizer = rules.make_tokenizer(seed, train, test)
+    rng, tokenizer = Rng((seed, "domain-sampling-transformer")), rules.make_tokenizer(seed, train, test)
+    posed = {problem.prompt for problem in rules.ShortRules(seed=seed, train=train, test=0).problems("train")}
+    smallest = min(rules.SHARES.values())
+    others = rules.ShortRules(seed=OTHER + seed, train=round(shown / smallest), test=0).problems("train")
     problems = []
     for domain in DOMAINS:
-        own = [problem for problem in task.problems("train") if problem.domain == domain]
+        own = [problem for problem in others if problem.domain == domain and problem.prompt not in posed]
         problems += [own[i % len(own)] for i in range(shown)]
     lesson = Lesson(
         problems=problems,
@@ -112,17 +116,16 @@ def warmed_up(seed: int, train: int, test: int, shown: int) -> Start:
         rng,
         max_new_tokens=1,
         lr=1e-3,
-        enough=lambda model: min(accuracy(model, task, dev=True).values()) >= LEVEL,
         network=rules.make_network(tokenizer, WIDTH, rng.child("weights")),
         tokenizer=tokenizer,
     )
 
 
-def accuracy(model: LanguageModel, task: ShortRules, *, dev: bool = False) -> dict[str, float]:
+def accuracy(model: LanguageModel, task: ShortRules) -> dict[str, float]:
     """Share of each domain's fresh problems whose likeliest answer is right."""
     from reckon.evaluate import evaluate
 
-    found = evaluate(model, task, rng=Rng(()), split="dev" if dev else "test").metrics
+    found = evaluate(model, task, rng=Rng(())).metrics
     return {domain: found[f"domain/{domain}/pass@1"] for domain in DOMAINS}
 
 
@@ -138,9 +141,9 @@ def _arm(sampler: Json, *, refilled: bool = False) -> dict[str, Json]:
     return {
         "sampler": sampler,
         "refilled": refilled,
-        "train": 4000,
+        "train": 20_000,
         "test": 100,
-        "shown": 3200,
+        "shown": 1600,
         "lr": RATE,
         "steps": STEPS,
         "prompts": PROMPTS,
@@ -254,16 +257,18 @@ STUDY = Study(
     claims=CLAIMS,
     rows=_rows(),
     notes=(
-        "Training problems: 1600 of forward chaining (true, false, unknown), 1600 of logic (two bits), 400 of "
-        "ordering, 400 of kinship, with one and two inference steps; 100 fresh ones of each domain to examine on. One "
+        "Training problems: 8000 of forward chaining (true, false, unknown), 8000 of logic (two bits), 2000 of "
+        "ordering, 2000 of kinship, with one and two inference steps; 100 fresh ones of each domain to examine on. One "
         "step more is three: the task `Rules` has no four. Chance is a third, a half, a third to a fourth, and less.",
         "A question is in words, one token each, without its list of options. An answer is one token.",
         "All arms of a seed share the problems, the model they begin with and the random numbers behind the draws. The "
-        "warm-up shows as many answers of each domain, 400 steps of 32 at most, and ends when the worst domain is at "
-        f"{LEVEL:g} on 40 dev problems, looked at every 10 steps. A mean over domains would end it, on seed 100, "
-        "before ordering is known at all, from where no sampling of answers gets anywhere; there 400 steps "
-        "did not bring it to the level either.",
+        "warm-up shows 1600 answers of each domain, to problems that are posed in no arm, 200 steps of 32.",
         "Refilling draws from equal shares, 8 times at most, and then fills the batch with groups that were dropped.",
-        "The rules were committed before the run on seeds 0 to 4.",
+        "This is the second design, with the rules of the first, which were committed before any run. The first showed "
+        "the warm-up the 4000 problems that were trained on, twice and more; ordering and kinship were known by heart "
+        "then (seed 100: right on 0.90 and 0.95 of those trained on, on 0.15 and 0.73 of fresh ones), so that nothing "
+        "was left to learn in 300 steps. On seeds 0 to 4 equal shares gained 0.017 ± 0.012, refilling drew 6.3 times "
+        "the rollouts, and no claim was seen. Problems apart, 20,000 of them and 400 steps were then tried on seed "
+        "100, with equal shares alone: a gain of 0.055.",
     ),
 )

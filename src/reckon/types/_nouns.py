@@ -232,6 +232,39 @@ class Batch:
         """The token arrays."""
         return self.rollouts.seq
 
+    @classmethod
+    def given(
+        cls,
+        rollouts: Rollouts,
+        outcome: Tensor,
+        *,
+        verdicts: tuple[Verdict, ...] = (),
+        train: bool = False,
+        step: int = 0,
+    ) -> Batch:
+        """Responses that are all there is, sampled by nobody and dropped by nobody: somebody wants them judged.
+
+        Args:
+            rollouts: N responses.
+            outcome: [N] float32 in [0, 1], NaN = unknown.
+            verdicts: N, or none.
+            train: whether all of them train.
+            step: of the run that they belong to.
+        """
+        import torch
+
+        seen = Seen(
+            problems=tuple(rollouts.problem(row) for row in range(len(rollouts.text))),
+            outcome=outcome,
+            lengths=rollouts.seq.mask.sum(dim=1),
+            end=rollouts.end,
+            rounds=1,
+            wanted=len(rollouts.problems),
+            kept=len(rollouts.problems),
+        )
+        trains = torch.full_like(outcome, train, dtype=torch.bool)
+        return cls(rollouts=rollouts, outcome=outcome, train=trains, seen=seen, step=step, verdicts=verdicts)
+
     def take(self, rows: Tensor) -> Batch:
         """The part of the batch at `rows` ([n] int64, ascending). `seen` stays whole."""
         return Batch(

@@ -12,7 +12,7 @@ import torch
 from reckon.errors import InputError
 from reckon.rewards.adapters._unknown import Unknown, Unreadable
 from reckon.tasks import verdict_on
-from reckon.types import Batch, Chat, End, Json, Problem, Rollouts, Seen, Sequences, Task, Verdict
+from reckon.types import Batch, Chat, End, Json, Problem, Rollouts, Sequences, Task, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,18 +65,7 @@ def batch_of(given: Given, *, task: Task | None = None, tokenizer: PreTrainedTok
         logprobs=Unknown.of(torch.full((n, _width(ids)), torch.nan), "logprobs", given.library),
         end=_ends(given, ids, tokenizer),
     )
-    outcome = _outcome(given, verdicts)
-    seen = Seen(
-        problems=tuple(problems[g] for g in group),
-        outcome=outcome,
-        lengths=rollouts.seq.mask.sum(dim=1),
-        end=rollouts.end,
-        rounds=1,
-        wanted=len(problems),
-        kept=len(problems),
-    )
-    train = torch.ones(n, dtype=torch.bool)
-    return Batch(rollouts=rollouts, outcome=outcome, train=train, seen=seen, step=given.step, verdicts=verdicts)
+    return Batch.given(rollouts, _outcome(given, verdicts), verdicts=verdicts, train=True, step=given.step)
 
 
 def text_of(turn: Turn) -> str:
