@@ -499,7 +499,7 @@ EXEMPT: dict[str, str] = {
     **_each(
         "reward.hack_monitor",
         dict.fromkeys(
-            ("on_alarm", "window", "rise", "fall", "least_pairs", "frozen", "least_accuracy", "threshold"),
+            ("on_alarm", "window", "rise", "fall", "remains", "least_pairs", "frozen", "least_accuracy", "threshold"),
             "passes on what its judge says, unchanged: see tests/rewards/test_hack_monitor.py",
         ),
     ),

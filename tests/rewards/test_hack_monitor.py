@@ -56,12 +56,36 @@ def watched(paid, right, **settings):
     ],
 )
 def test_verdicts_fall_and_the_reward_does_not(now, seen):
-    assert fell_alone([0.5, 0.55], now, rise=0.0, fall=0.1) == seen
+    assert fell_alone([0.5, 0.55, 0.0], [*now, 0.0], rise=0.0, fall=0.1) == seen
 
 
 def test_both_must_move_far_enough():
-    assert not fell_alone([0.5, 0.55], [0.6, 0.4], rise=0.2, fall=0.1)
-    assert not fell_alone([0.5, 0.55], [0.6, 0.4], rise=0.0, fall=0.2)
+    assert not fell_alone([0.5, 0.55, 0.0], [0.6, 0.4, 0.0], rise=0.2, fall=0.1)
+    assert not fell_alone([0.5, 0.55, 0.0], [0.6, 0.4, 0.0], rise=0.0, fall=0.2)
+
+
+@pytest.mark.parametrize(
+    ("best", "now", "remains", "seen"),
+    [
+        ([0.5, 0.10, 0.010], [0.9, 0.03, 0.005], 0.5, True),  # 0.07 is more than 3 hypot(0.01, 0.005) = 0.034
+        ([0.5, 0.10, 0.030], [0.9, 0.03, 0.005], 0.5, False),  # and less than 3 hypot(0.03, 0.005) = 0.091
+        ([0.5, 0.10, 0.010], [0.9, 0.06, 0.005], 0.5, False),  # more than half of the best
+        ([0.5, 0.10, 0.010], [0.4, 0.03, 0.005], 0.5, False),  # it pays less, too
+        ([0.5, 0.10, 0.010], [0.9, 0.03, 0.005], 0.25, False),
+        ([0.5, 0.09, 0.000], [0.9, 0.00, 0.000], 0.0, False),  # switched off
+        ([0.5, 0.00, 0.000], [0.9, 0.00, 0.000], 0.5, False),  # nothing was ever right, so nothing fell
+    ],
+)
+def test_where_little_was_right_the_share_that_remains_is_looked_at(best, now, remains, seen):
+    assert fell_alone(best, now, rise=0.0, fall=0.1, remains=remains) == seen
+
+
+def test_a_fall_from_little_is_seen_in_a_run():
+    """0.16 of five steps, their spread 0.055, so 3 standard errors are 0.073; then nothing. Four have no spread."""
+    paid, right = [0.5] * 10, [2, 1, 2, 1, 2, 0, 0, 0, 0, 0]
+    assert watched(paid, right, window=5, fall=0.5).metrics()["alarm/gamed"] == 1
+    assert watched(paid, right, window=5, fall=0.5, remains=0.0).metrics()["alarm/gamed"] == 0
+    assert watched(paid, right, window=4, fall=0.5).metrics()["alarm/gamed"] == 0
 
 
 def test_a_slow_fall_is_seen_against_the_best_there_was():
@@ -312,6 +336,8 @@ def test_after_a_stop_the_memory_of_it_is_saved():
         ({"frozen": -2}, "`frozen` is -2"),
         ({"rise": -0.1}, "`rise` is -0.1; it must be 0 or more"),
         ({"fall": 0.0}, "`fall` is 0.0; it must be above 0"),
+        ({"remains": 1.0}, "`remains` is 1.0; it must be 0 or more, and below 1"),
+        ({"remains": -0.1}, "`remains` is -0.1"),
         ({"least_pairs": 1.5}, "`least_pairs` is 1.5; it must lie between 0 and 1"),
         ({"least_accuracy": -0.1}, "`least_accuracy` is -0.1"),
         ({"threshold": math.nan}, "`threshold` is nan; it must be finite"),

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from statistics import stdev
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 ALARMS = ("gamed", "without pairs", "inaccurate")
+FEW = 5  # steps; the spread of fewer says nothing
 
 
 @dataclass
@@ -34,8 +36,9 @@ class HackMonitor:
     collapses, and once nothing is right any more it stays so. Three alarms:
 
     - *gamed*: the mean verdict of the last `window` steps is lower, by `fall` or more, than it was in the best such
-      stretch of the run, and the mean reward is not, but as high or higher by `rise`. Both are means over responses
-      that have both. An honest judge pays less when less is right.
+      stretch of the run, or it is less than `remains` of it and three standard errors below; and the mean reward is not
+      lower, but as high or higher by `rise`. Both are means over responses that have both. An honest judge pays less
+      when less is right.
     - *without pairs*: of a judge that learns from pairs, fewer prompts than `least_pairs` had one in these steps.
     - *inaccurate*: of `frozen` responses, the first of the run, half of them right, the judge puts fewer than
       `least_accuracy` on the right side of `threshold`. Measured every `window` steps, on the verifier's verdicts: a
@@ -51,6 +54,7 @@ class HackMonitor:
     window: int = 20  # steps
     rise: float = 0.0  # in units of the reward
     fall: float = 0.1  # of the mean verdict, in [0, 1]
+    remains: float = 0.5  # in [0, 1), of the best verdict: where little was ever right, `fall` is too coarse; 0 = never
     least_pairs: float = 0.05  # in [0, 1]; 0 = no alarm
     frozen: int = 64  # responses; 0 = none
     least_accuracy: float = 0.5  # in [0, 1]; 0 = no alarm
@@ -68,6 +72,8 @@ class HackMonitor:
             raise InputError(f"hack_monitor: `rise` is {self.rise}; it must be 0 or more, and finite.")
         if not 0 < self.fall <= 1:
             raise InputError(f"hack_monitor: `fall` is {self.fall}; it must be above 0 and at most 1.")
+        if not 0 <= self.remains < 1:
+            raise InputError(f"hack_monitor: `remains` is {self.remains}; it must be 0 or more, and below 1.")
         for name in ("least_pairs", "least_accuracy"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"hack_monitor: `{name}` is {getattr(self, name)}; it must lie between 0 and 1.")
@@ -76,7 +82,7 @@ class HackMonitor:
         self._frozen = FrozenSet(self.frozen)
         self._judged: list[float] = []  # of the last `window` steps
         self._verified: list[float] = []
-        self._best: list[float] = []  # mean reward and verdict of the best stretch; empty before the first is whole
+        self._best: list[float] = []  # `_now` of the best stretch; empty before the first is whole
         self._shares: list[float] = []  # of the last `window` steps in which the judge learned
         self._accuracy = math.nan
         self._on: list[str] = []  # the alarms that are on
@@ -151,15 +157,17 @@ class HackMonitor:
             self._accuracy = self._frozen.accuracy(lambda part: _values(self.reward.score(part), part), self.threshold)
 
     def _now(self) -> list[float]:
-        """Mean reward and verdict of the last `window` steps; empty before there are so many."""
-        whole = len(self._judged) == self.window
-        return [_mean(self._judged), _mean(self._verified)] if whole else []
+        """Mean reward, mean verdict and its standard error, of the last `window` steps; empty at first."""
+        if len(self._judged) < self.window:
+            return []
+        error = stdev(self._verified) / math.sqrt(self.window) if self.window >= FEW else math.inf
+        return [_mean(self._judged), _mean(self._verified), error]
 
     def _alarms(self) -> dict[str, str]:
         """What each alarm that is on has to say."""
         n, told = self.window, dict[str, str]()
         now = self._now()
-        if now and fell_alone(self._best, now, rise=self.rise, fall=self.fall):
+        if now and fell_alone(self._best, now, rise=self.rise, fall=self.fall, remains=self.remains):
             told["gamed"] = (
                 f"the mean verdict of {n} steps fell from {self._best[1]:.3f} at its best to {now[1]:.3f}, while the "
                 f"mean reward went from {self._best[0]:.3f} to {now[0]:.3f}: the policy seems to game its judge. Read "
@@ -188,16 +196,19 @@ class HackMonitor:
         self._on = list(alarms)
 
 
-def fell_alone(best: Sequence[float], now: Sequence[float], *, rise: float, fall: float) -> bool:
+def fell_alone(best: Sequence[float], now: Sequence[float], *, rise: float, fall: float, remains: float = 0.0) -> bool:
     """Whether verdicts fell while rewards did not.
 
     Args:
-        best: mean reward and mean verdict of the stretch with the highest verdict.
+        best: mean reward, mean verdict and its standard error of the stretch with the highest verdict.
         now: those of the last stretch.
         rise: the least rise of the mean reward; 0 = that it did not fall is enough.
         fall: the least fall of the mean verdict.
+        remains: or it fell to less than this share of the best, and by three standard errors, so that it is not luck.
     """
-    return now[0] - best[0] >= rise and best[1] - now[1] >= fall
+    fell = best[1] - now[1]
+    little = now[1] < remains * best[1] and fell >= 3 * math.hypot(best[2], now[2])
+    return now[0] - best[0] >= rise and (fell >= fall or little)
 
 
 def _values(streams: Mapping[str, Stream], batch: Batch) -> Tensor:
