@@ -316,7 +316,7 @@ STUDY = Study(
         "that it cannot be gamed in the monitor's eyes.",
         "The rules were committed before the run on seeds 0 to 2.",
         "After the run the monitor was mended, because of it: under the static judge the verdicts fell from 0.15 "
-        "within 20 steps, so that a fall of 0.1 was never seen on seeds 0 and 2. It sounds now when less than half is left as "
-        "well, and did so on both, on seed 0 at step 28. The table has the run as it was.",
+        "within 20 steps, so that a fall of 0.1 was never seen on seeds 0 and 2. It sounds now when less than half "
+        "is left as well, and did so on both, on seed 0 at step 28. The table has the run as it was.",
     ),
 )
