@@ -134,6 +134,20 @@ def test_a_start_depends_on_its_seed_alone():
     assert first.shape != other.shape or not first.equal(other)
 
 
+def test_the_warm_up_shows_nothing_that_is_trained_on_or_examined():
+    """2,000 problems of kinship are two in five of all there are, so that another seed has many of them again."""
+    shown = study.shown_problems(3, 20_000, 100)
+    assert domains_of(shown) == dict.fromkeys(study.DOMAINS, 100)
+    task = rules.ShortRules(seed=3, train=20_000, test=100)
+    trained, others = (
+        {p.prompt for p in rules.ShortRules(seed=s, train=n, test=0).problems("train")}
+        for s, n in ((3, 20_000), (study.OTHER + 3, 1000))
+    )
+    assert trained & others  # what is left out is there to be left out
+    assert not {p.prompt for p in shown} & trained
+    assert not {p.prompt for p in shown} & {p.prompt for split in ("dev", "test") for p in task.problems(split)}
+
+
 def made_up(good):
     """Numbers of every arm that the claims wish for, or the same for all of them."""
     arms = {arm: dict.fromkeys([*study.SAYS, "mean/spent"], 0.5) for arm in study.ARMS}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 from reckon.studies._claims import ByArm, Claim, Effect, less
 from reckon.studies._study import Measured, Row, Settings, Study
-from reckon.types import Json, Metrics, Parts, Rng
+from reckon.types import Json, Metrics, Parts, Problem, Rng
 
 if TYPE_CHECKING:
     from reckon.models import LanguageModel
@@ -99,13 +99,7 @@ def warmed_up(seed: int, train: int, test: int, shown: int) -> Start:
     from reckon.studies._language_model import Lesson, teach
 
     rng, tokenizer = Rng((seed, "domain-sampling-transformer")), rules.make_tokenizer(seed, train, test)
-    posed = {problem.prompt for problem in rules.ShortRules(seed=seed, train=train, test=0).problems("train")}
-    smallest = min(rules.SHARES.values())
-    others = rules.ShortRules(seed=OTHER + seed, train=round(shown / smallest), test=0).problems("train")
-    problems = []
-    for domain in DOMAINS:
-        own = [problem for problem in others if problem.domain == domain and problem.prompt not in posed]
-        problems += [own[i % len(own)] for i in range(shown)]
+    problems = shown_problems(seed, train, shown)
     lesson = Lesson(
         problems=problems,
         texts=[problem.answer or "" for problem in problems],
@@ -119,6 +113,20 @@ def warmed_up(seed: int, train: int, test: int, shown: int) -> Start:
         network=rules.make_network(tokenizer, WIDTH, rng.child("weights")),
         tokenizer=tokenizer,
     )
+
+
+def shown_problems(seed: int, train: int, shown: int) -> list[Problem]:
+    """So many problems of each domain that are not among those trained on; where there are fewer, they come again."""
+    from reckon.studies import _short_rules as rules
+
+    posed = {problem.prompt for problem in rules.ShortRules(seed=seed, train=train, test=0).problems("train")}
+    smallest = min(rules.SHARES.values())
+    others = rules.ShortRules(seed=OTHER + seed, train=round(shown / smallest), test=0).problems("train")
+    problems = []
+    for domain in DOMAINS:
+        own = [problem for problem in others if problem.domain == domain and problem.prompt not in posed]
+        problems += [own[i % len(own)] for i in range(shown)]
+    return problems
 
 
 def accuracy(model: LanguageModel, task: ShortRules) -> dict[str, float]:
