@@ -317,6 +317,7 @@ STUDY = Study(
         "The rules were committed before the run on seeds 0 to 2.",
         "After the run the monitor was mended, because of it: under the static judge the verdicts fell from 0.15 "
         "within 20 steps, so that a fall of 0.1 was never seen on seeds 0 and 2. It sounds now when less than half "
-        "is left as well, and did so on both, on seed 0 at step 28. The table has the run as it was.",
+        "is left as well, and did so on both when they were run again, on seed 0 at step 28. The table has the run "
+        "as it was; the same command into another folder has the mended monitor.",
     ),
 )
