@@ -402,6 +402,7 @@ def cooper(
     positive: Positive = "first",
     clip: float = 0.2,
     kl: float = 0.001,
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto",
     policy: HasHeadedTwin | None = None,
     reference: Model | None = None,
 ) -> Parts:
@@ -417,14 +418,14 @@ def cooper(
         positive: which right response of a prompt the judge learns from, beside the same one made wrong.
         clip: how far the ratio may move from 1.
         kl: coefficient of the k3 penalty against `reference`, over all tokens that train.
+        dtype: what a judge from a folder computes in; "auto" is bfloat16 where the machine has it.
         policy: what learns, and what the judge begins as without a folder; always needed.
         reference: the model before training; needed where kl is above 0.
     """
     if policy is None:
         raise InputError("cooper makes its judge of the `policy`, where it has no other. Give it.")
-    online = OnlineReferenceBased(
-        policy, task, folder=judge, optimizer=Optimization(lr=lr, weight_decay=0.01), positive=positive
-    )
+    optimizer = Optimization(lr=lr, weight_decay=0.01)
+    online = OnlineReferenceBased(policy, task, folder=judge, optimizer=optimizer, positive=positive, dtype=dtype)
     ratio = ClippedRatio(low=clip, high=clip, average="tokens")
     penalty = {"kl": KLPenalty(reference=_needed(reference), coef=kl, average="tokens")} if kl else {}
     return Parts(

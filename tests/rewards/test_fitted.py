@@ -91,13 +91,15 @@ def test_step_advantages_are_of_the_prover_that_was_chosen(tmp_path):
         Fitted(str(tmp_path), prover_k=0)
 
 
-def test_device_and_sizes_reach_the_judge(runs, monkeypatch):
+def test_device_dtype_and_sizes_reach_the_judge(runs, monkeypatch):
     folder, batch = runs
     given = []
     monkeypatch.setattr(module, "load_judge", lambda path, **how: given.append(how) or load_judge(path, **how))
-    values(Fitted(str(folder / "outcome-bce"), device="cpu", tokens_per_batch=7), batch)
+    judge = Fitted(str(folder / "outcome-bce"), device="cpu", dtype="bfloat16", tokens_per_batch=7)
+    values(judge, batch)
     unset = dict.fromkeys(("per", "how", "unfinished", "penalty", "prover_k"))
-    assert given == [{**unset, "device": "cpu", "tokens_per_batch": 7}]
+    assert given == [{**unset, "device": "cpu", "dtype": "bfloat16", "tokens_per_batch": 7}]
+    assert judge.judge.model.dtype == torch.bfloat16
 
 
 def test_it_is_opened_once_and_not_before_it_is_asked(runs, monkeypatch):

@@ -231,6 +231,14 @@ def test_mini_batches_are_cut_between_groups_and_epochs_repeat_them():
     assert reward.metrics()["steps"] == 4
 
 
+def test_it_learns_from_the_rows_that_train_alone():
+    batch = replace(rows([1.0, 0, 1, 0], [0, 0, 1, 1], [2] * 4), train=torch.tensor([True, True, False, True]))
+    reward = reward_of([[0.0] * 3] * 4, [[0.0] * 3] * 4)
+    reward.assess(batch, RNG)
+    assert [sorted(taken) for taken, _ in reward.model.seen] == [[0, 1, 3]]
+    assert reward.metrics()["tokens"] == 6
+
+
 @pytest.mark.parametrize(
     ("outcome", "settings"),
     [([NAN] * 5, {}), ([NAN] * 5, {"loss": "dpo"}), ([1.0] * 5, {"loss": "dpo"})],

@@ -367,6 +367,13 @@ def test_it_begins_as_the_judge_of_a_folder(folder):
     assert not torch.equal(values(reward.score(batch())), found)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_judge_from_a_folder_computes_in_the_dtype_that_was_asked_for(folder, dtype):
+    reward = OnlineReferenceBased(object(), Numbers(), folder=str(folder), dtype=dtype)
+    assert reward.model.dtype == getattr(torch, dtype)
+    assert {weight.dtype for weight in reward.model.network.parameters()} == {torch.float32}
+
+
 def test_a_folder_is_looked_at_before_it_is_opened(folder, tmp_path):
     def of(where, **settings):
         return OnlineReferenceBased(object(), Numbers(), folder=str(where), **settings)

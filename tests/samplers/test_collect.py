@@ -138,11 +138,15 @@ def test_one_answer_to_each_problem_will_do():
     assert gather(["r"], ["w"], keep=All()).rollouts.text == ("r", "w")
 
 
-def test_where_nothing_is_kept_the_batch_is_what_was_rejected():
-    batch = gather(["r", "r"], ["w", "w"])
+@pytest.mark.parametrize(("on_short", "trains"), [("short", False), ("repeat", False), ("fill", True)])
+def test_where_nothing_is_kept_the_batch_is_what_was_rejected(on_short, trains):
+    batch = gather(["r", "r"], ["w", "w"], refill=Refill(on_short=on_short))
     assert batch.rollouts.text == ("r", "r", "w", "w")
-    assert batch.train.all()
+    assert batch.train.tolist() == [trains] * 4
     assert batch.seen.kept == 0
+
+
+def test_nothing_kept_may_be_an_error():
     with pytest.raises(RunError, match=r"DropEqual kept 0 of the 2 groups drawn.*set `on_short` to fill"):
         gather(["r", "r"], ["w", "w"], refill=Refill(on_short="error"))
 

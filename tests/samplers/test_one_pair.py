@@ -82,8 +82,8 @@ def test_after_another_rule_it_chooses_among_what_is_left():
     assert chain(rollouts, torch.tensor([1.0, 0, 1, 0]), Rng((0,))).tolist() == [DROP] * 4
 
 
-def test_where_no_group_has_both_the_batch_is_filled_and_the_run_goes_on():
+def test_where_no_group_has_both_nothing_trains_and_the_run_goes_on():
     batch = gather(["w", "w"], ["r", "r"], keep=OnePair(), refill=Refill())
-    assert batch.train.all()
+    assert not batch.train.any()
     assert batch.seen.kept == 0
     assert not math.isnan(float(batch.outcome.sum()))

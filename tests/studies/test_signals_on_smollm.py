@@ -5,15 +5,17 @@ import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from reckon.errors import InputError, MissingError, RunError
 from reckon.evaluate import Evaluation, Response
 from reckon.runs import Run
+from reckon.steps import Pattern, step_ends, token_ends
 from reckon.stopping import stop_after_step
 from reckon.studies import Row, run_study
 from reckon.studies import _smollm_exam as exam
 from reckon.studies import _smollm_run as runs
-from reckon.studies._smollm_start import KEYS, Start
+from reckon.studies._smollm_start import _EVERY_CHARACTER, KEYS, Start
 from reckon.studies._study import slug
 from reckon.studies.signals_on_smollm import (
     ARMS,
@@ -228,6 +230,30 @@ def test_judges_begin_as_the_start_has_them(every_arm):
     recipe = runs.arm_recipe(FAST[OREAL], Start.of(FAST[OREAL]), 0, runs.run_folder(FAST[OREAL], 0))
     parts, _ = runs.arm_parts(recipe, recipe.load_policy(), FAST[OREAL], Start.of(FAST[OREAL]))
     assert bool(parts.reward.parts["tokens"].model.head.weight.any())
+
+
+def test_every_judge_computes_in_float32_as_the_policy_does(every_arm, monkeypatch):
+    """Also where a machine has bfloat16, or times and rewards of some arms would be of another arithmetic."""
+    monkeypatch.setattr("reckon.models._load.has_bfloat16", lambda device: True)
+    for arm, name in ((PRIME, "process"), (OREAL, "tokens"), (STEPS, "progress"), (COOPER, "judge")):
+        recipe = runs.arm_recipe(FAST[arm], Start.of(FAST[arm]), 0, runs.run_folder(FAST[arm], 0))
+        parts, _ = runs.arm_parts(recipe, recipe.load_policy(), FAST[arm], Start.of(FAST[arm]))
+        part = parts.reward.parts[name]
+        model = part.judge.verifier if arm == STEPS else part.reward.model if arm == COOPER else part.model
+        assert model.dtype == torch.float32, arm
+
+
+def test_oreals_head_is_shown_the_verdict_at_every_token_but_line_ends():
+    pieces = ["17", " +", " ", "4", "8", " =", " 6", "5", "\n", "Total", ":", " ", "6", "5"]
+    found = token_ends(pieces, step_ends("".join(pieces), Pattern(_EVERY_CHARACTER)))
+    assert found == [i for i, piece in enumerate(pieces) if piece.strip()]
+
+
+def test_the_entropy_told_is_that_of_all_that_was_drawn(every_arm):
+    """The first step's draws are the same in all arms, whatever their rules keep."""
+    found = {arm: next(line["entropy"] for line in lines_of(arm) if "entropy" in line) for arm in every_arm}
+    assert found == dict.fromkeys(every_arm, pytest.approx(found[GRPO], rel=1e-6))
+    assert found[GRPO] > 0
 
 
 def test_the_start_is_made_once_and_its_cost_is_kept(every_arm):

@@ -25,8 +25,9 @@ class Fitted:
 
     `per` and `how` are for judges that have the choice: rewards of tokens, steps or responses, and how the steps of a
     response become one score. `unfinished` and `penalty` are for outcome models: what becomes of a response that ran
-    into the limit. `prover_k` is for step advantages: the prover is the best of so many completions. The model is
-    opened when it is first asked; all else is checked when it is made.
+    into the limit. `prover_k` is for step advantages: the prover is the best of so many completions. `dtype` is what
+    the model computes in: "auto" is bfloat16 where the machine has it, whatever it was fitted in. The model is opened
+    when it is first asked; all else is checked when it is made.
     """
 
     folder: str
@@ -36,6 +37,7 @@ class Fitted:
     penalty: float | None = None
     prover_k: int | None = None
     device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     tokens_per_batch: int = 1024
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class Fitted:
             penalty=self.penalty,
             prover_k=self.prover_k,
             device=self.device,
+            dtype=self.dtype,
             tokens_per_batch=self.tokens_per_batch,
         )
 

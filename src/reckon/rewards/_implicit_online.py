@@ -178,8 +178,8 @@ class OnlineImplicitReward:
         return {"online_implicit_reward": Stream(values=values)}
 
     def _learn(self, batch: Batch, theirs: Tensor, scores: Tensor, rng: Rng) -> Metrics:
-        """Passes over the rows whose outcome is known, in mini-batches cut between groups."""
-        known = ~batch.outcome.isnan()
+        """Passes over the rows that train and whose outcome is known, in mini-batches cut between groups."""
+        known = batch.train & ~batch.outcome.isnan()
         columns = loss_columns(self.loss, batch, theirs, scores)
         loss = ImplicitLoss(self.loss, self.beta)
         groups, plan = batch.seq.group[known].unique(), self.optimizer

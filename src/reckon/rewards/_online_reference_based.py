@@ -68,6 +68,7 @@ class OnlineReferenceBased:
     # so that it keeps what the policy no longer writes.
     replay: str | None = None
     replay_rows: int = 32  # how many, drawn anew
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # what a judge from a folder computes in, as a model's
 
     def __post_init__(self) -> None:
         if self.positive not in get_args(Positive):
@@ -104,7 +105,7 @@ class OnlineReferenceBased:
             model = cast("LanguageModel", self.policy.twin(self.optimizer, value_head=True))
             begun = ReferenceBased(model, reference=self.show_reference, keep=self.keep)
         else:
-            begun = cast("ReferenceBased", load_judge(self.folder, optimizer=self.optimizer))
+            begun = cast("ReferenceBased", load_judge(self.folder, dtype=self.dtype, optimizer=self.optimizer))
         return replace(begun, output=self.output, too_long=self.too_long)
 
     @property

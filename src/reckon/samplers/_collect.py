@@ -78,8 +78,8 @@ def collect(
 
     Raises:
         RunError: too few groups were kept and `on_short` is "error". "fill" adds groups that the rule rejected, as they
-            were sampled; so do "short" and "repeat" where none was kept, for a batch cannot be empty and a run that has
-            nothing to learn for a step should go on.
+            were sampled. Where none was kept "short" and "repeat" add them too, as context from which nobody learns:
+            a batch cannot be empty, and a run that has nothing to learn for a step should go on.
     """
     if n < 1 or k < 1:
         raise InputError(f"collect: a batch of {n} problems with {k} answers each is empty; both must be 1 or more.")
@@ -210,7 +210,8 @@ def _choose(whole: _Round, n: int, refill: Refill, keep: Keep, rng: Rng) -> tupl
         )
     if refill.on_short == "fill" or not len(kept):
         spare = drawn[~torch.isin(drawn, kept)][: n - len(kept)]
-        return [torch.cat([kept, spare])], torch.where(torch.isin(group, spare), int(Use.TRAIN), whole.use)
+        use = Use.TRAIN if refill.on_short == "fill" else Use.CONTEXT
+        return [torch.cat([kept, spare])], torch.where(torch.isin(group, spare), int(use), whole.use)
     if refill.on_short == "repeat":
         order = torch.from_numpy(rng.numpy().permutation(len(kept))).to(kept.device)
         whole_times, more = divmod(n, len(kept))

@@ -22,9 +22,11 @@ from reckon.studies import _smollm_exam as exam
 from reckon.studies._smollm_start import HOME, TRAINED, Start, digest
 from reckon.studies._study import Settings, slug
 from reckon.train import Plan, train
-from reckon.types import Advantage, Batch, Credit, Json, Metrics, Parts, Policy, State, Stream
+from reckon.types import Advantage, Batch, Credit, Json, Keep, Metrics, Parts, Policy, Rng, Rollouts, State, Stream
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reckon.models import LanguageModel, Optimization, Sampling
     from reckon.rewards import HasTwin, OnlineImplicitReward
 
@@ -37,13 +39,20 @@ _START = "start:"
 class Metered:
     """An advantage that counts what its run has spent: tokens generated, and tokens of the responses that train.
 
-    A response whose advantage is 0 trains too, as far as this count goes: its method has chosen it.
+    A response whose advantage is 0 trains too, as far as this count goes: its method has chosen it. Stands for the keep
+    rule as well (`chosen`), for it alone sees what is dropped.
     """
 
     advantage: Advantage
+    keep: Keep
     spent: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BUDGETS, 0))
     before: dict[str, int] = field(default_factory=lambda: dict.fromkeys(BUDGETS, 0))  # the last step
-    entropy: float = math.nan  # of the last step: mean -log p of a drawn token, in nats
+    entropy: float = math.nan  # of the last step: mean -log p of a drawn token, kept or not, in nats
+
+    def chosen(self, rollouts: Rollouts, outcome: Tensor, rng: Rng) -> Tensor:
+        """The keep rule's decisions, unchanged."""
+        self.entropy = -float(rollouts.logprobs[rollouts.seq.mask].mean())
+        return self.keep(rollouts, outcome, rng)
 
     def __call__(self, batch: Batch, streams: Mapping[str, Stream]) -> Credit:
         """The advantage's credit, unchanged."""
@@ -51,7 +60,6 @@ class Metered:
         self.before = dict(self.spent)
         self.spent[GENERATED] += int(batch.seen.lengths.sum())
         self.spent[LEARNED] += int(credit.mask.sum())
-        self.entropy = -float(batch.rollouts.logprobs[batch.seq.mask].mean())
         return credit
 
     def passed(self, budgets: Mapping[str, int]) -> list[str]:
@@ -209,8 +217,8 @@ def arm_parts(recipe: Recipe, policy: LanguageModel, settings: Settings, start: 
         begun = Begun(folder=Path(cast("str", start.give(piece))), sampling=policy.sampling)
         judge = cast("OnlineImplicitReward", reward.parts[name])  # or another that asks for a policy
         reward = replace(reward, parts={**reward.parts, name: replace(judge, policy=cast("HasTwin", begun))})
-    meter = Metered(parts.advantage)
-    return replace(parts, reward=reward, advantage=meter), meter
+    meter = Metered(parts.advantage, parts.keep)
+    return replace(parts, reward=reward, advantage=meter, keep=meter.chosen), meter
 
 
 def windows(lines: Sequence[Metrics], value: str, most: int, count: int) -> list[float]:

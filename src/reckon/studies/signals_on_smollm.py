@@ -29,12 +29,17 @@ def cell(settings: Settings, seed: int) -> Measured:
     most, count = cast("int", settings[runs.GENERATED]), cast("int", settings["windows"])
     read = [line for line in steps if line["spent/generated"] <= marks["generated/spent/generated"]]
     start = Start.of(settings).cost(cast("list[str]", settings["stages"]))
+    learned = {
+        f"{budget}/spent/learned": sum(
+            line["tokens/trained"] for line in steps if line[f"spent/{budget}"] <= marks[f"{budget}/spent/{budget}"]
+        )
+        for budget in runs.BUDGETS
+    }
     spent = {
         "minutes": sum(map(runs.step_seconds, read)) / 60,
         "tokens a second": sum(line["tokens/generated"] for line in read) / sum(map(runs.step_seconds, read)),
         "judging": sum(v for line in read for k, v in line.items() if k.startswith("time/reward")) / 60,
-        "peak": max(line["memory/peak_mib"] for line in steps) / 1024,
-        "updates": float(len(read)),
+        "updates": sum(line["policy/steps"] for line in read),
         "start/generated": start["generated"],
         "start/learned": start["learned"],
         "start/minutes": start["seconds"] / 60,
@@ -46,7 +51,7 @@ def cell(settings: Settings, seed: int) -> Measured:
         "tokens of an answer": runs.windows(lines, "length/mean", most, count),
         "minutes of training": runs.minutes(lines, most, count),
     }
-    return Measured(metrics=marks | spent | _at_start(settings), curves=curves)
+    return Measured(metrics=marks | learned | spent | _at_start(settings), curves=curves)
 
 
 def _at_start(settings: Settings) -> dict[str, float]:
@@ -127,7 +132,13 @@ ARMS: Mapping[str, Settings] = {
             "method": {"kind": "pav_rl", "kl": 0.0},
             "reward": {
                 "correct": {"kind": "verifier"},
-                "progress": {"kind": "fitted", "folder": "start:verifier", "prover_k": 4, "weight": 3.0},
+                "progress": {
+                    "kind": "fitted",
+                    "folder": "start:verifier",
+                    "prover_k": 4,
+                    "dtype": "float32",
+                    "weight": 3.0,
+                },
             },
         },
         ["labels", "verifier"],
@@ -151,7 +162,7 @@ ARMS: Mapping[str, Settings] = {
     NOVELTY: _arm(NOVELTY, {"method": {"kind": "novelty"}}, []),
     COOPER: _arm(
         COOPER,
-        {"method": {"kind": "cooper", "judge": "start:judge", "lr": _JUDGE_LR, "kl": 0.0}},
+        {"method": {"kind": "cooper", "judge": "start:judge", "lr": _JUDGE_LR, "kl": 0.0, "dtype": "float32"}},
         ["answers", "judge"],
     ),
 }
@@ -329,6 +340,7 @@ _ROWS = {
     f"generated/larger/{PASS}": f"{PASS}, larger numbers",
     "generated/spent/generated": "tokens generated",
     "generated/spent/trained": "tokens trained on",
+    "generated/spent/learned": "of these, in answers with a gradient",
     "updates": "updates",
     "minutes": "minutes of training",
     "judging": "of these, with judges",
@@ -336,9 +348,9 @@ _ROWS = {
     "trained/held-out/gain": "equal trained tokens: gain over the start, paired",
     "trained/spent/generated": "equal trained tokens: tokens generated",
     "trained/spent/trained": "equal trained tokens: tokens trained on",
+    "trained/spent/learned": "equal trained tokens: of these, in answers with a gradient",
     "start/generated": "tokens generated for its judges' start",
     "start/minutes": "minutes for its judges' start",
-    "peak": "peak memory, GiB",
 }
 _START_ROWS = {
     f"start/{exam}/{mark}": f"the start: {says}"
@@ -397,10 +409,12 @@ STUDY = Study(
         "sizes in the rules are there for that, and the errors over problems stand beside each gain.",
         "Every step poses four new problems, the same in all arms of a seed, with eight answers each at temperature 1. "
         "No arm draws others for those that its filter drops (PRIME's band of accuracy, OREAL's pairs), so arms "
-        "generate alike and train on different shares.",
+        "generate alike and train on different shares. Where a filter drops all four, nothing is learned at that step.",
         "A run is examined when it has generated 32,000 tokens, and when it has trained on 12,800: tokens of the "
         "responses that its method hands to the optimizer, those with an advantage of 0 included. It ends when both "
-        "are spent, so OREAL goes on far beyond 32,000. A budget is overrun by less than one step.",
+        "are spent, so OREAL goes on far beyond 32,000. A budget is overrun by less than one step. Filters drop groups "
+        "of equal verdicts before they are counted; GRPO and RLOO are charged for them, though they cost no update: "
+        "the rows `in answers with a gradient` say what was learned from.",
         "One rate for all policies, 5e-6, was chosen among three, by GRPO alone and for all arms: the first run of the "
         "study, GRPO with seed 0 at 2e-5, fell from 0.32 right to 0.05 and was stopped; of 5e-6 and 1e-5, on seed 100 "
         "and problems of no exam, 5e-6 rose from 0.37 to 0.43 and 0.48 after 16 and 32 steps, and 1e-5 stayed at 0.40 "
@@ -408,7 +422,8 @@ STUDY = Study(
         "besides GRPO nobody has tried. Judges that learn beside a policy have twice its rate, 1e-5, as in PRIME's "
         "code; all fits have 2e-5, heads 1e-3. All else is each method's default in this library, but for these: no "
         "arm is held to a reference; OREAL's model of tokens and PRIME's reward model begin fitted, and so need no "
-        "warm-up; Cooper's judge is fitted, as in the paper; OREAL's logit is read after the token, where it learned.",
+        "warm-up; Cooper's judge is fitted, as in the paper; OREAL's logit is read after the token, where it learned. "
+        "All models compute in float32, also where a machine has bfloat16.",
         "Judges begin from 768 responses to 96 other problems with verdicts, balanced, or from labels of beginnings "
         "(the verifier). What that cost stands in the last rows and is in no budget; the warm-up all arms share.",
         "The wanted length of `format and length` is the 70th percentile of the worked solutions', as a share of the "
