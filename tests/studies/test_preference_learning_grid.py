@@ -19,6 +19,7 @@ from reckon.studies.preference_learning_grid import (
     at_equal_divergence,
     cell,
     gap,
+    spread_at_equal_divergence,
     spread_of_data,
 )
 from reckon.types import Rng, Stream
@@ -251,6 +252,20 @@ def test_equal_divergence_is_the_largest_that_both_reach():
     near = {f"gold at {level:g} nats": 0.5 + level / 5 if level <= 0.35 else nan for level in LEVELS}
     assert at_equal_divergence({"a": far, "b": near}, "a", "b") == pytest.approx(-0.03)  # at 0.3: 0.53 less 0.56
     assert math.isnan(at_equal_divergence({"a": far, "b": dict.fromkeys(far, nan)}, "a", "b"))
+
+
+def test_spread_at_equal_divergence_is_taken_where_the_nearest_stops():
+    """The first row's third arm stops at 0.3, where the golds are 0.53, 0.56 and 0.4; the second's both go to 4."""
+    nan = math.nan
+    found = {
+        "far": {f"gold at {level:g} nats": 0.5 + level / 10 for level in LEVELS},
+        "steep": {f"gold at {level:g} nats": 0.5 + level / 5 for level in LEVELS},
+        "near": {f"gold at {level:g} nats": 0.4 if level <= 0.35 else nan for level in LEVELS},
+        "nowhere": {f"gold at {level:g} nats": nan for level in LEVELS},
+    }
+    rows = [["far", "steep", "near"], ["far", "steep"]]
+    assert spread_at_equal_divergence(found, rows) == pytest.approx((0.16 + 0.4) / 2)
+    assert math.isnan(spread_at_equal_divergence(found, [["far", "nowhere"]]))
 
 
 def test_spread_and_gap_by_hand():

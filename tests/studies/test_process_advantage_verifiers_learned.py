@@ -241,6 +241,7 @@ def world():
                 f"{place}: advantages, rank": rank,
                 f"{place}: agreement with the exact judge": rank - 0.1,
                 f"{place}: steps to 0.9": steps,
+                f"{place}: solved": 1.0,
                 f"{place}: rollouts to 0.9, labels included": size + 64 * steps,
             }
     found["random, n_mc 20, balanced"] = dict(found["random, n_mc 20"])
@@ -275,6 +276,21 @@ def test_the_rules_see_the_opposite_as_the_opposite():
     assert verdict["The best verifier's advantages need at most one and a half times the steps of exact ones"] == (
         "not seen"
     )
+
+
+def test_giving_up_is_not_saving():
+    """A run that was not there after its 200 steps counts as long as the outcome alone may take, 500."""
+    found = world()
+    for arm in WAYS:
+        for place in BUDGETS:
+            found[arm] |= {f"{place}: steps to 0.9": 200, f"{place}: solved": 0.0}
+            found[arm][f"{place}: rollouts to 0.9, labels included"] = BUDGETS[place] + 64 * 200
+    found["outcome, entropy 0"]["small: steps to 0.9"] = 355
+    found["outcome, entropy 0"]["small: rollouts to 0.9, labels included"] = 64 * 355
+    effect = {claim.says: claim.effects[0].of(found) for claim in STUDY.claims if claim.effects}
+    assert effect["Even the worst verifier needs fewer steps than the outcome alone"] == 355 - 500
+    rollouts = "With the labels' rollouts counted, the best verifier of the smallest budget still saves rollouts"
+    assert effect[rollouts] == 64 * 355 - (2000 + 64 * 500)
 
 
 def test_ends_are_not_cut():

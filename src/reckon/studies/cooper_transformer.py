@@ -315,6 +315,8 @@ STUDY = Study(
         "The monitor watches the judge of every arm with its defaults. Reward and verdict of the rule are the same, so "
         "that it cannot be gamed in the monitor's eyes.",
         "The rules were committed before the run on seeds 0 to 2.",
+        "Tuning: one rate of the policy was tried, 3e-4, on seed 100 with the static judge alone; all arms have it. "
+        "The judges' rates are what is compared, and none was tuned.",
         "After the run the monitor was mended, because of it: under the static judge the verdicts fell from 0.15 "
         "within 20 steps, so that a fall of 0.1 was never seen on seeds 0 and 2. It sounds now when less than half "
         "is left as well, and did so on both when they were run again, on seed 0 at step 28. The table has the run "

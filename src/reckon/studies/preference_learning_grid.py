@@ -14,6 +14,7 @@ the same rate, the specification's.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -187,6 +188,19 @@ def spread_of_data(found: ByArm) -> float:
     return sum(max(own) - min(own) for own in golds) / 2
 
 
+def spread_at_equal_divergence(found: ByArm, arms: Sequence[Sequence[str]]) -> float:
+    """Best less worst arm of each row in gold at the largest of `LEVELS` that all its arms reach, the rows' mean.
+
+    NaN if a row has no such level.
+    """
+    spreads = []
+    for row in arms:
+        golds = [[found[arm][f"gold at {level:g} nats"] for arm in row] for level in reversed(LEVELS)]
+        reached = next((level for level in golds if not any(map(math.isnan, level))), [math.nan])
+        spreads.append(max(reached) - min(reached))
+    return sum(spreads) / len(spreads)
+
+
 def gap(found: ByArm) -> float:
     """PPO less DPO after 250 steps, the mean over the data sets."""
     return sum(_gold(found, _ppo(data)) - _gold(found, _dpo(data)) for data in DATA) / len(DATA)
@@ -246,7 +260,10 @@ CLAIMS = (
             ),
             Effect(
                 says="the same, at equal divergence",
-                of=lambda found: spread_of_data(found) - 3 * abs(gap_at_equal_divergence(found)),
+                of=lambda found: (
+                    spread_at_equal_divergence(found, [[of(data) for data in DATA] for of in (_dpo, _ppo)])
+                    - 3 * abs(gap_at_equal_divergence(found))
+                ),
             ),
         ),
     ),
@@ -365,12 +382,16 @@ STUDY = Study(
         "`Off-policy` responses are uniform tokens. `Broad` prompts are all 2,896 of the train split, `narrow` ones "
         "those of them in which three bits are 1, an eighth; an arm's own are those of its pairs.",
         "At equal divergence means: at the largest multiple of 0.1 nats that both reach within 250 steps, each where "
-        "it first does, between two looks in proportion.",
+        "it first does, between two looks in proportion; of data sets, that all four reach.",
         "What the specification leaves open is ours: which bits a token is a function of, ReLU, one hidden layer in "
         "the reward model, eight passes for it, 64 demonstrations a step at a rate of 1e-3, and that a drawn token may "
         "be the right one. The pilot's numbers are for orientation.",
         "The rules were committed before the run. They come from the specification, whose pilot had been read. "
-        "So had one run each on seed 100 of the clean arms and of the arm in which divergence costs 0.05.",
+        "So had one run each on seed 100 of the clean arms and of the arm in which divergence costs 0.05. One rule was "
+        "mended after the run: the spread at equal divergence was taken at equal steps, where data sets lie at 0.5 to "
+        "1.4 nats, and came to 0.095.",
+        "Tuning: DPO's beta and PPO's price of divergence had three values each, looked at on seeds 100 and 101 and on "
+        "dev prompts; all three of each are arms. Both have the specification's rate, 5e-4.",
         "Seen after the run, and no claim: with 8,000 pairs PPO ends 6 points above DPO because it goes further, to "
         "2.3 nats and not 1.6, and both are still on their way up; at the same divergence DPO is ahead, by 1.5 points "
         "at 1 nat and by 2.3 at 1.4 (standard errors 0.3 and 0.5). DPO's beta there, 0.3, is the pilot's. The weak "
