@@ -31,7 +31,7 @@ from reckon.studies.signals_on_smollm import (
     SURROGATE,
     cell,
 )
-from reckon.studies.signals_on_smollm_pages import over_time, write_pages
+from reckon.studies.signals_on_smollm_pages import compared, over_time, paired, write_pages
 from reckon.studies.signals_on_smollm_trl import OF_ARM, SIGNALS, best_signal, main
 from reckon.tasks import RunningSums
 from reckon.types import Problem
@@ -330,12 +330,43 @@ def test_settings_of_the_start_and_of_the_arms():
 def test_pages_of_finished_cells(every_arm, tmp_path):
     small = replace(STUDY, arms={GRPO: ARMS[GRPO]}, claims=(), rows=(Row(arm=GRPO, metric="minutes", says="minutes"),))
     run_study(small, tmp_path, fast=True, seeds=[0])
-    drawing, report = write_pages(tmp_path)
+    drawing, report, table, page = write_pages(tmp_path)
     assert drawing.read_bytes().startswith(b"\x89PNG")
     assert report == tmp_path / "reports" / f"{slug(GRPO)}-seed-0.html"
     assert "running_sums" in report.read_text()
+    shares = json.loads(table.read_text())
+    measured = every_arm[GRPO].metrics
+    for name in exam.EXAMS:
+        for arm, budget in (("the start", "start"), (GRPO, "generated")):
+            (by_problem,) = shares[name][arm].values()
+            assert sum(by_problem.values()) / len(by_problem) == pytest.approx(measured[f"{budget}/{name}/accuracy"])
+    assert f"| {GRPO} | 0 |" in page.read_text()
     with pytest.raises(MissingError, match=r"no results\.json"):
         write_pages(tmp_path / "nowhere")
+
+
+def test_pages_keep_what_runs_elsewhere_had_told(every_arm, tmp_path):
+    """The next machine has no runs of this one: what was written of them stays."""
+    small = replace(STUDY, arms={GRPO: ARMS[GRPO]}, claims=(), rows=(Row(arm=GRPO, metric="minutes", says="minutes"),))
+    run_study(small, tmp_path, fast=True, seeds=[0])
+    ids = [problem.id for problem in exam.exam_task(FAST[GRPO], "held-out").problems("test")]
+    elsewhere = {"held-out": {RLOO: {"0": dict.fromkeys(ids, 0.5)}}}
+    (tmp_path / "by-problem.json").write_text(json.dumps(elsewhere))
+    shares = json.loads(write_pages(tmp_path)[2].read_text())
+    assert shares["held-out"][RLOO] == elsewhere["held-out"][RLOO]
+    assert set(shares["held-out"]) == {RLOO, "the start", GRPO}
+
+
+def test_arms_are_paired_by_problem_and_by_the_seeds_that_both_have():
+    """Means over seeds of 0.5 and 1, less 0.25 and 0.25: 0.5, the differences 0.25 and 0.75, the error 0.25."""
+    arm = {"0": {"a": 0.25, "b": 1.0}, "1": {"a": 0.75, "b": 1.0}, "2": {"a": 0.0, "b": 0.0}}
+    other = {"0": {"a": 0.5, "b": 0.25}, "1": {"a": 0.0, "b": 0.25}}
+    found = paired(arm, other)
+    assert (found.mean, found.error) == (pytest.approx(0.5), pytest.approx(0.25))
+    page = compared({"held-out": {GRPO: other, "the start": {"0": other["0"]}, PRIME: arm}})
+    assert f"| {PRIME} | 0, 1, 2 | 0.500 | +0.250 ± 0.500 | +0.500 ± 0.250 |" in page
+    assert f"| {GRPO} | 0, 1 | 0.250 | +0.000 ± 0.000 |  |" in page
+    assert "| the start | 0 | 0.375 |  |  |" in page
 
 
 def test_curves_over_time_are_means_over_seeds():

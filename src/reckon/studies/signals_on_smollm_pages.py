@@ -1,8 +1,10 @@
-"""What is kept of the study signals-on-smollm beside its README: curves over wall time, and every run's report.
+"""What is kept of the study signals-on-smollm beside its README: curves over wall time, the runs' reports, and arms
+paired by problem.
 
     python -m reckon.studies.signals_on_smollm_pages results/signals-on-smollm
 
-Needs the study's folder and, for the reports, its runs.
+Needs the study's folder and, for the reports and the pairs, its runs; of runs that are no longer there it keeps what it
+had written before.
 """
 
 from __future__ import annotations
@@ -11,24 +13,34 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reckon.errors import MissingError
-from reckon.files import writing
+from reckon.files import write_file, writing
 from reckon.studies._study import slug
+from reckon.studies.signals_on_smollm import GRPO
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from reckon.evaluate import Difference
+
 TIME = "minutes of training"  # a curve of every cell
 REPORT = 40_000  # bytes of a report that its rollouts may take: some groups of each run, and all its curves
+START = "the start"
 Curves = Mapping[str, Sequence[float]]
+ByProblem = Mapping[str, float]  # share of right samples, by the problem's id
+Shares = dict[str, dict[str, dict[str, ByProblem]]]  # by exam, arm and seed
 
 
 def write_pages(out: Path) -> list[Path]:
-    """Draws `by-minutes.png` from the finished cells, and writes reports/ARM-seed-N.html of the finished runs.
+    """Draws `by-minutes.png` from the finished cells, and writes what the finished runs tell.
+
+    reports/ARM-seed-N.html; `by-problem.json`, the share of right samples by exam, problem and run at equal generated
+    tokens; and `by-problem.md`, the arms compared by them.
 
     Args:
         out: the study's folder.
@@ -49,6 +61,8 @@ def write_pages(out: Path) -> list[Path]:
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     cells: dict[str, list[Curves]] = {}
     written: list[Path] = []
+    table = out / "by-problem.json"
+    shares: Shares = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
     for arm, settings in results["settings"].items():
         for seed in results["seeds"]:
             name = f"{slug(arm)}-seed-{seed}"
@@ -58,12 +72,65 @@ def write_pages(out: Path) -> list[Path]:
             if (run / "finished").exists():
                 (out / "reports").mkdir(exist_ok=True)
                 written.append(write_report(run, out / "reports" / f"{name}.html", budget_bytes=REPORT))
+                add_shares(shares, run, arm, seed)
     if not cells:
         raise MissingError(f"no cell of the study in {out} is finished, so there is nothing to draw.")
     drawing = out / "by-minutes.png"
     with writing(drawing):
         over_time(cells).savefig(drawing, dpi=120, metadata={"Software": None})
+    if shares:
+        write_file(table, (json.dumps(shares) + "\n").encode())
+        write_file(out / "by-problem.md", compared(shares).encode())
+        written += [table, out / "by-problem.md"]
     return [drawing, *written]
+
+
+def add_shares(shares: Shares, run: Path, arm: str, seed: int) -> None:
+    """Adds what a finished run answered in its exams: at the start, under `START`, and at equal generated tokens."""
+    from reckon.recipe import read_evaluation
+    from reckon.studies import _smollm_exam as exam
+
+    for name in exam.EXAMS:
+        first, last = sorted((run / "evals").glob(f"{name}-step-*.parquet"))
+        for who, path in ((START, first), (arm, last)):
+            found = read_evaluation(path)
+            samples = 1 + max(response.sample for response in found.responses)
+            shares.setdefault(name, {}).setdefault(who, {})[str(seed)] = exam.shares(found, samples)
+
+
+def paired(of: Mapping[str, ByProblem], other: Mapping[str, ByProblem]) -> Difference:
+    """By how much more often an arm is right than another, over the seeds that both have and the problems.
+
+    The error is that over problems, of which each counts once with its mean over seeds.
+    """
+    from reckon.evaluate import paired_difference
+
+    seeds = [seed for seed in of if seed in other]
+    problems = list(of[seeds[0]])
+    theirs, own = ([fmean(side[seed][problem] for seed in seeds) for problem in problems] for side in (other, of))
+    return paired_difference(theirs, own)
+
+
+def compared(shares: Shares) -> str:
+    """A page: every arm less the start, and less GRPO, by exam."""
+    lines = [
+        "# Arms compared by problem",
+        "",
+        "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
+        "is the standard error over problems. By luck alone one in twenty lies two of them from 0: seven arms and",
+        "three exams are 21 looks. Written by `python -m reckon.studies.signals_on_smollm_pages`.",
+    ]
+    for exam, arms in shares.items():
+        lines += ["", f"## {exam}", "", "| arm | seeds | right | less the start | less GRPO |", "|---|---|---|---|---|"]
+        for arm, seeds in arms.items():
+            right = fmean(share for problems in seeds.values() for share in problems.values())
+            cells = [arm, ", ".join(seeds), f"{right:.3f}"]
+            for other in (START, GRPO):
+                both = arm not in (START, other) and any(seed in arms.get(other, {}) for seed in seeds)
+                found = paired(seeds, arms[other]) if both else None
+                cells.append(f"{found.mean:+.3f} ± {found.error:.3f}" if found else "")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def over_time(cells: Mapping[str, Sequence[Curves]]) -> Figure:
