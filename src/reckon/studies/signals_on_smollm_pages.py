@@ -21,7 +21,7 @@ import numpy as np
 from reckon.errors import MissingError
 from reckon.files import write_file, writing
 from reckon.studies._study import slug
-from reckon.studies.signals_on_smollm import GRPO
+from reckon.studies.signals_on_smollm import ARMS, GRPO
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,7 +122,8 @@ def compared(shares: Shares) -> str:
     ]
     for exam, arms in shares.items():
         lines += ["", f"## {exam}", "", "| arm | seeds | right | less the start | less GRPO |", "|---|---|---|---|---|"]
-        for arm, seeds in arms.items():
+        for arm in (arm for arm in (START, *ARMS) if arm in arms):
+            seeds = arms[arm]
             right = fmean(share for problems in seeds.values() for share in problems.values())
             cells = [arm, ", ".join(seeds), f"{right:.3f}"]
             for other in (START, GRPO):
