@@ -450,7 +450,7 @@ EXEMPT: dict[str, str] = {
     **_each(
         "reward.fitted",
         dict.fromkeys(
-            ("folder", "per", "how", "unfinished", "penalty", "prover_k", "device", "tokens_per_batch"),
+            ("folder", "per", "how", "unfinished", "penalty", "prover_k", "device", "dtype", "tokens_per_batch"),
             "needs a fitted judge: see tests/rewards/test_fitted.py",
         ),
     ),
@@ -515,7 +515,7 @@ EXEMPT: dict[str, str] = {
         dict.fromkeys(
             (
                 *("folder", "output", "every", "positive", "negatives", "workers", "seconds"),
-                *("show_reference", "keep", "too_long", "replay", "replay_rows"),
+                *("show_reference", "keep", "too_long", "replay", "replay_rows", "dtype"),
             ),
             "needs a judge that reads text: see tests/rewards/test_online_reference_based.py",
         ),
@@ -531,7 +531,7 @@ EXEMPT: dict[str, str] = {
     **_each(
         "method.cooper",
         dict.fromkeys(
-            ("judge", "lr", "positive", "clip", "kl"),
+            ("judge", "lr", "positive", "clip", "kl", "dtype"),
             "needs a judge that reads text: tried by runs in tests/test_method_cooper.py",
         ),
     ),

@@ -54,7 +54,7 @@ def trl(function, batch, **columns):
 
 @pytest.fixture(scope="module")
 def policy():
-    return load_model("tiny", sampling=Sampling(max_new_tokens=8))
+    return load_model("tiny", sampling=Sampling(max_new_tokens=8), dtype="float32")
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_reference_levels_are_found_by_the_problems_id(batch):
 def test_a_judge_that_reads_tokens_needs_the_policys_tokenizer(policy, batch):
     """A model a step away from its reference; to TRL it says what it says of the rollouts themselves."""
     reference = policy.reference()
-    judge = load_model("tiny")
+    judge = load_model("tiny", dtype="float32")
     with torch.no_grad():
         for parameter in judge.network.parameters():
             parameter.add_(0.02)

@@ -99,7 +99,8 @@ CASES = [
 )
 def test_a_judge_opens_as_it_was_trained(models, about, choices, same):
     folder, model, reference, batch = models
-    judge, by_hand = load_judge(say(folder, **about), **choices, device="cpu"), same(model, reference)
+    judge = load_judge(say(folder, **about), **choices, device="cpu", dtype="float32")
+    by_hand = same(model, reference)
     assert type(judge) is type(by_hand)
     assert torch.allclose(values(judge, batch), values(by_hand, batch), atol=1e-5)
     assert values(judge, batch).abs().max() > 0
