@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from reckon.errors import InputError
 from reckon.losses import Objectives, PolicyGradient, ValueLoss
@@ -11,7 +12,8 @@ from reckon.methods import METHODS, dapo, dr_grpo, grpo, gspo, ppo, reinforce, r
 from reckon.recipe import Recipe, methods_table
 from reckon.rewards import as_reward
 from reckon.samplers import DomainSampler, Uniform
-from reckon.types import Problem, Verdict, snake_case
+from reckon.train import take_step
+from reckon.types import Problem, Rng, Verdict, snake_case
 
 
 @dataclass(frozen=True)
@@ -184,3 +186,37 @@ def test_a_bare_function_as_the_reward_of_parts_is_told_what_to_do():
     with pytest.raises(InputError, match=r"reward of `Parts` is 'brief', which has no `assess`\. Wrap .*as_reward"):
         replace(grpo(Task()), reward=brief)
     assert list(replace(grpo(Task()), reward=as_reward(brief)).reward.parts) == ["brief"]
+
+
+@pytest.mark.parametrize("name", ["dapo", "prime", "oreal"])
+@pytest.mark.parametrize("on_short", ["short", "repeat", "fill"])
+def test_a_step_of_which_the_filter_keeps_nothing_teaches_nobody(name, on_short, small_model):
+    """A model that is never right: all groups are of equal outcomes. `fill` trains on them, as it says."""
+    recipe = Recipe.parse(
+        f"""
+model: {{name: "{small_model}", dtype: float32}}
+method: {name}
+task: {{kind: chain_arithmetic, operations: 2, train: 40, dev: 12, test: 12}}
+sampling: {{max_new_tokens: 4}}
+refill: {{rounds: 1, on_short: {on_short}}}
+optimizer: {{lr: 1e-2}}
+""",
+        name="untaught.yaml",
+    )
+    policy = recipe.load_policy()
+    parts = recipe.build(policy)
+    judges = [part.model for part in parts.reward.parts.values() if hasattr(part, "model")]
+    assert len(judges) == (name != "dapo")
+    weights = [parameter for model in (policy, *judges) for parameter in model.network.parameters()]
+    before = [parameter.detach().clone() for parameter in weights]
+    done = take_step(policy, recipe.made_task, parts, Rng((0, 0)), step=20, prompts=2, answers=2)
+    assert done.metrics["outcome/mean"] == 0
+    assert done.metrics["keep/share"] == 0
+    assert done.batch.train.tolist() == [on_short == "fill"] * 4
+    assert done.metrics["tokens/generated"] > 0
+    if on_short != "fill":
+        assert done.metrics["policy/steps"] == 0
+        assert all(map(torch.equal, weights, before))
+    elif name == "prime":  # whose reward model learns from what is wrong alone
+        assert done.metrics["reward/process/steps"] == 1
+        assert not all(map(torch.equal, weights, before))
