@@ -15,7 +15,7 @@ from reckon.stopping import stop_after_step
 from reckon.studies import Row, run_study
 from reckon.studies import _smollm_exam as exam
 from reckon.studies import _smollm_run as runs
-from reckon.studies._smollm_start import _EVERY_CHARACTER, KEYS, Start
+from reckon.studies._smollm_start import _BUT_WHITE_SPACE, KEYS, Start
 from reckon.studies._study import slug
 from reckon.studies.signals_on_smollm import (
     ARMS,
@@ -245,7 +245,7 @@ def test_every_judge_computes_in_float32_as_the_policy_does(every_arm, monkeypat
 
 def test_oreals_head_is_shown_the_verdict_at_every_token_but_line_ends():
     pieces = ["17", " +", " ", "4", "8", " =", " 6", "5", "\n", "Total", ":", " ", "6", "5"]
-    found = token_ends(pieces, step_ends("".join(pieces), Pattern(_EVERY_CHARACTER)))
+    found = token_ends(pieces, step_ends("".join(pieces), Pattern(_BUT_WHITE_SPACE)))
     assert found == [i for i, piece in enumerate(pieces) if piece.strip()]
 
 

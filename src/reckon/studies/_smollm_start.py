@@ -47,8 +47,8 @@ KEYS = (
     "head_lr",
 )
 WARMED, ASKED, LABELED, TRAINED = range(4)  # seeds of the problems that each stage is shown
-# A step ends behind each, so that the outcome stands at every token but those of white space alone, as line ends are.
-_EVERY_CHARACTER = r"(?<=\S)"
+# A step ends behind each character, so that the outcome stands at every token but those of white space alone.
+_BUT_WHITE_SPACE = r"(?<=\S)"
 _LONG = 0.7  # of the worked solutions' lengths: the length that is wanted, as arXiv:2505.19439 advises
 
 
@@ -111,7 +111,7 @@ class Start:
     @property
     def tokens(self) -> Path:
         """A model's folder: a head that learned each answer's verdict at its tokens, but line ends (OREAL's start)."""
-        how: dict[str, Json] = {"together": True, "balance": self.settings["balance"], "splitter": _EVERY_CHARACTER}
+        how: dict[str, Json] = {"together": True, "balance": self.settings["balance"], "splitter": _BUT_WHITE_SPACE}
         return self._fit("tokens", "outcome-steps", self.answers, str(self.policy), how, head=True)
 
     @property

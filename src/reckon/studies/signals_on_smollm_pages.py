@@ -117,8 +117,10 @@ def compared(shares: Shares) -> str:
         "# Arms compared by problem",
         "",
         "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
-        "is the standard error over problems. By luck alone one in twenty lies two of them from 0: seven arms and",
-        "three exams are 21 looks. Written by `python -m reckon.studies.signals_on_smollm_pages`.",
+        "is the standard error over problems. By luck alone one in twenty lies two of them from 0, and three exams",
+        "with eight arms less the start and seven less GRPO are 45 looks.",
+        "",
+        "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
     ]
     for exam, arms in shares.items():
         lines += ["", f"## {exam}", "", "| arm | seeds | right | less the start | less GRPO |", "|---|---|---|---|---|"]
