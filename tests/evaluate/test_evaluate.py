@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from reckon.errors import InputError
-from reckon.evaluate import Evaluation, compare, evaluate, summarize
+from reckon.evaluate import Evaluation, compare, compare_shares, evaluate, summarize
 from reckon.types import End, Problem, Rng, Rollouts, Sequences, Stream, Verdict
 
 RNG = Rng((0,))
@@ -321,10 +321,27 @@ def test_compare_wants_one_answer_each():
         compare(twice, twice)
 
 
+def test_compare_shares_by_hand():
+    """Of two samples each: 0, 1/2, 1 and unknown before; 1, 1/2, 1/2 and 1 after. Differences 1, 0 and -1/2."""
+    rows = [{"p0": "??", "p1": "1?", "p2": "22", "p3": "!!"}, {"p0": "00", "p1": "?1", "p2": "2?", "p3": "33"}]
+    before, after = (
+        evaluate(Says({id_: list(texts) for id_, texts in row.items()}), Fixed(problems(4)), k=2, greedy=False, rng=RNG)
+        for row in rows
+    )
+    found = compare_shares(before, after)
+    assert (found.mean, found.n) == (pytest.approx(1 / 6), 3)
+    assert found.error == pytest.approx(math.sqrt((25 + 1 + 16) / 36 / 2 / 3))  # squares about 1/6, in 36ths
+    assert (found.low, found.high) == (-1, 1)  # t with two degrees, 4.30, times 0.44: cut, for shares differ by 1
+    with pytest.raises(InputError, match="such as 'p2', are only in the first evaluation"):
+        compare_shares(before, right_on(set(), 2))
+
+
 def test_compare_of_nothing_known():
     unknown = evaluate(Says({"p0": ["!"]}), Fixed(problems(1)), rng=RNG)
     with pytest.raises(InputError, match="no problem has a known verdict in both"):
         compare(unknown, unknown)
+    with pytest.raises(InputError, match="no problem has a known verdict in both"):
+        compare_shares(unknown, unknown)
 
 
 def test_evaluate_needs_no_torch():

@@ -2,14 +2,16 @@
 
 import json
 import math
+import re
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from conftest import rollout_columns, write_rollouts
 from reckon.errors import InputError, MissingError, RunError
-from reckon.evaluate import Comparison
+from reckon.evaluate import Comparison, Difference
 from reckon.report import costs, write_report
 from reckon.report._budget import Budget, budget, command
 from reckon.report._curves import curves, figures
@@ -35,6 +37,28 @@ def test_the_headline_by_hand(small):
     assert (found.change.c, found.change.b) == (70, 2)
     # 2 (C(72,0) + C(72,1) + C(72,2)) / 2^72 = 2 (1 + 72 + 2556) / 2^72
     assert found.change.p == pytest.approx(5258 / 2**72, rel=1e-12)
+
+
+def test_several_samples_of_a_problem_are_compared_by_their_shares(small, tmp_path):
+    """Two rows each make one problem: 44 and 112 of 128 samples are right, 53.1 points over 64 problems."""
+    folder = copy_run(small, tmp_path)
+    for path in (folder / "evals").glob("test-*.parquet"):
+        rows = pq.read_table(path).to_pylist()
+        twice = [
+            {**row, **{key: rows[i - i % 2][key] for key in ("problem", "prompt", "answer")}, "sample": i % 2}
+            for i, row in enumerate(rows)
+        ]
+        table = pq.read_table(path)
+        pq.write_table(pa.Table.from_pylist([{**row, "greedy": False} for row in twice], schema=table.schema), path)
+    found = held_out(read_folder(folder))
+    assert isinstance(found.change, Difference)
+    assert (found.change.mean, found.change.n) == (68 / 128, 64)
+    words = " ".join(re.sub(r"<[^>]+>", "", write_report(folder).read_text(encoding="utf-8")).split())
+    assert "Training raised the share of right answers on 64 held-out problems from 34.4% to 87.5%." in words
+    assert "That is +53.1 percentage points" in words
+    assert "over 64 problems, each with the share of its samples that are right." in words
+    assert "McNemar" not in words
+    assert "Difference, points" in words
 
 
 def test_other_problems_after_training_are_not_compared(small, tmp_path):

@@ -12,7 +12,7 @@ from reckon.evaluate._calibration import (
     recalibrated,
     reliability,
 )
-from reckon.evaluate._compare import Comparison, compare
+from reckon.evaluate._compare import Comparison, compare, compare_shares
 from reckon.evaluate._evaluate import Answers, Evaluation, evaluate
 from reckon.evaluate._first_error import FirstErrors, find_threshold, first_error, first_error_f1
 from reckon.evaluate._probe import PROBES, ProbeResult, probe, probe_texts
@@ -80,6 +80,7 @@ __all__ = [
     "calibration",
     "check_verdicts",
     "compare",
+    "compare_shares",
     "count_pairs",
     "debiased_error",
     "evaluate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from reckon.errors import InputError
@@ -34,33 +35,62 @@ class Comparison:
 
 
 def compare(before: Evaluation, after: Evaluation) -> Comparison:
-    """Compares two evaluations problem by problem.
+    """Compares two evaluations problem by problem; see `compare_shares` for several answers to each.
 
     Raises:
         InputError: if the two do not hold the same problems (id, prompt and reference), if a problem has more than one
             answer that counts (evaluate greedily or with k = 1), or if no problem has a known verdict on both sides.
     """
-    first = {item.problem: item for item in items(before.responses)}
-    second = {item.problem: item for item in items(after.responses)}
-    _check_same(first, second)
-    pairs = [(_verdict(item), _verdict(second[problem])) for problem, item in first.items()]
+    pairs = [(_verdict(one), _verdict(other)) for one, other in _paired(before, after)]
     known = [(x, y) for x, y in pairs if x is not None and y is not None]
-    if not known:
-        raise InputError("compare: no problem has a known verdict in both evaluations; check the task's references.")
+    _check_known(known)
     old, new = [float(x) for x, _ in known], [float(y) for _, y in known]
-    change = paired_difference(old, new)
+    change = _difference(old, new)
     b = sum(x and not y for x, y in known)
     c = sum(y and not x for x, y in known)
     return Comparison(
         before=sum(old) / len(old),
         after=sum(new) / len(new),
-        difference=replace(change, low=max(-1.0, change.low), high=min(1.0, change.high)),  # shares differ by at most 1
+        difference=change,
         b=b,
         c=c,
         p=mcnemar(b, c),
         n=len(known),
         unknown=len(pairs) - len(known),
     )
+
+
+def compare_shares(before: Evaluation, after: Evaluation) -> Difference:
+    """By how much more often samples are right in the second evaluation, paired by problem; McNemar's test has no word.
+
+    A problem counts with the share of its samples with a known verdict that are right, and is left out where none is
+    known on one side.
+
+    Raises:
+        InputError: if the two do not hold the same problems, or no problem has a known verdict on both sides.
+    """
+    shares = [(one.share, other.share) for one, other in _paired(before, after)]
+    known = [(x, y) for x, y in shares if x is not None and y is not None]
+    _check_known(known)
+    return _difference([x for x, _ in known], [y for _, y in known])
+
+
+def _paired(before: Evaluation, after: Evaluation) -> list[tuple[Item, Item]]:
+    """The same problems of both."""
+    first = {item.problem: item for item in items(before.responses)}
+    second = {item.problem: item for item in items(after.responses)}
+    _check_same(first, second)
+    return [(item, second[problem]) for problem, item in first.items()]
+
+
+def _difference(old: Sequence[float], new: Sequence[float]) -> Difference:
+    change = paired_difference(old, new)
+    return replace(change, low=max(-1.0, change.low), high=min(1.0, change.high))  # shares differ by at most 1
+
+
+def _check_known(known: Sequence[object]) -> None:
+    if not known:
+        raise InputError("compare: no problem has a known verdict in both evaluations; check the task's references.")
 
 
 def _check_same(first: dict[str, Item], second: dict[str, Item]) -> None:

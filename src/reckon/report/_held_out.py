@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from reckon.errors import InputError
-from reckon.evaluate import Comparison, Constant, Evaluation, best_constant, compare
+from reckon.evaluate import Comparison, Constant, Difference, Evaluation, best_constant, compare, compare_shares
 from reckon.report._read import Folder
 from reckon.runs import read_evaluations
 
@@ -30,7 +30,7 @@ class HeldOut:
     greedy: bool  # the likeliest answer to each problem; else sampled ones
     before: Score
     after: Score | None  # None = there was only one evaluation
-    change: Comparison | str  # or why the two cannot be compared
+    change: Comparison | Difference | str  # of several samples a problem the second; or why there is no comparison
     constant: Constant
 
 
@@ -72,10 +72,15 @@ def _score(step: int, evaluation: Evaluation) -> Score:
     )
 
 
-def _change(found: list[Evaluation]) -> Comparison | str:
+def _change(found: list[Evaluation]) -> Comparison | Difference | str:
     if len(found) < 2:
         return "there is only one evaluation"
     try:
-        return compare(found[0], found[1])
-    except InputError as error:  # other problems, or several answers to each: a fact to report, not a reason to stop
+        return compare_shares(*found) if any(map(_is_sampled, found)) else compare(*found)
+    except InputError as error:  # other problems: a fact to report, not a reason to stop
         return str(error)
+
+
+def _is_sampled(evaluation: Evaluation) -> bool:
+    """Whether several samples of a problem count, and no likeliest answer."""
+    return not any(one.greedy for one in evaluation.responses) and any(one.sample for one in evaluation.responses)

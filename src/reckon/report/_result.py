@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from reckon.evaluate import Comparison
+from reckon.evaluate import Comparison, Difference
 from reckon.report._held_out import HeldOut, Score
 from reckon.report._html import Html, count, inline, join, probability, share, table, tag
 
@@ -39,18 +39,24 @@ def _words(found: HeldOut) -> list[Html]:
             strong[1], " at step ", count(after.step), ".", class_="lead",
         )  # fmt: skip
         return [sentence, tag("p", "No test of the difference: ", found.change, class_="note")]
-    verb = "left" if found.change.p >= 0.05 else "raised" if found.change.difference.mean > 0 else "lowered"
+    change = found.change
+    difference = change if isinstance(change, Difference) else change.difference
+    shown = change.p < 0.05 if isinstance(change, Comparison) else change.low > 0 or change.high < 0
+    verb = "left" if not shown else "raised" if difference.mean > 0 else "lowered"
     if verb == "left":
         opening = f"Training made no difference that {problems} could show: right answers went from "
     else:
         opening = f"Training {verb} the share of right answers on {problems} from "
-    return [tag("p", opening, strong[0], " to ", strong[1], ".", class_="lead"), _test(found.change)]
+    return [tag("p", opening, strong[0], " to ", strong[1], ".", class_="lead"), _test(change, difference)]
 
 
-def _test(change: Comparison) -> Html:
-    low, high = points(change.difference.low), points(change.difference.high)
+def _test(change: Comparison | Difference, difference: Difference) -> Html:
+    low, high = points(difference.low), points(difference.high)
+    told = f"That is {points(difference.mean)} percentage points (95% interval {low} to {high})"
+    if isinstance(change, Difference):
+        return tag("p", f"{told}, over {count(change.n)} problems, each with the share of its samples that are right.")
     words = (
-        f"That is {points(change.difference.mean)} percentage points (95% interval {low} to {high}): of the "
+        f"{told}: of the "
         f"{count(change.n)} problems with a verdict in both evaluations, {count(change.c)} became right and "
         f"{count(change.b)} became wrong; exact McNemar test on the same problems, p\u00a0=\u00a0"
     )
@@ -83,8 +89,8 @@ def _table(found: HeldOut, scores: list[Score]) -> Html:
     else:
         rate = found.constant.accuracy
         rows.append(["Best constant answer", "", "", share(rate), f"always “{found.constant.answer}”", _interval(rate)])
-    if isinstance(found.change, Comparison):
-        difference = found.change.difference
+    if not isinstance(found.change, str):
+        difference = found.change if isinstance(found.change, Difference) else found.change.difference
         interval = f"{points(difference.low)} to {points(difference.high)}"
         rows.append(["Difference, points", "", count(found.change.n), points(difference.mean), interval, ""])
     ticks = tag("span", *(tag("span", f"{tick}%") for tick in (0, 25, 50, 75, 100)), class_="ticks", aria_hidden="true")
