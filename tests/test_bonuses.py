@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import DotProduct
@@ -159,7 +159,16 @@ def test_it_is_the_variance_of_a_gaussian_process_over_its_noise():
         assert found[i].item() == pytest.approx(std[0] ** 2 / RIDGE, rel=1e-8)
 
 
+def test_a_small_bonus_keeps_its_digits():
+    """4e-5 beside 0.9: x^2 / (ridge + y^2), of which 1 / (1 - h) - 1 left seven digits."""
+    x, y = 4e-5, 0.9
+    features = torch.tensor([[x], [y]], dtype=torch.float64)
+    found = bonuses.elliptical_leave_one_out(features, one_group(2), RIDGE)
+    assert found.tolist() == pytest.approx([x**2 / (RIDGE + y**2), y**2 / (RIDGE + x**2)], rel=1e-13)
+
+
 @given(st.integers(0, 10_000), st.integers(2, 7), st.integers(1, 9))
+@example(seed=117, n=2, d=1)  # features of 4e-5 and 0.9
 def test_properties_of_the_elliptical_bonus(seed, n, d):
     features = random_features(n, d, seed)
     found = bonuses.elliptical_leave_one_out(features, one_group(n), RIDGE)

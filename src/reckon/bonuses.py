@@ -115,7 +115,8 @@ def elliptical_leave_one_out(features: Tensor, group: Tensor, ridge: float) -> T
 
     b_i = phi_i' (ridge I + sum over j != i of phi_j phi_j')^-1 phi_i = h_i / (1 - h_i) with the leverages
     h_i = phi_i' (ridge I + sum over all phi_j phi_j')^-1 phi_i, by Sherman and Morrison. Computed in the kernel form,
-    1 - h_i = ridge [(K + ridge I)^-1]_ii, which loses nothing where h_i is near 1.
+    h_i = [K (K + ridge I)^-1]_ii and 1 - h_i = ridge [(K + ridge I)^-1]_ii, of which the one loses nothing where h_i is
+    near 0, the other where it is near 1.
 
     Args:
         features: [N, D] float.
@@ -128,7 +129,8 @@ def elliptical_leave_one_out(features: Tensor, group: Tensor, ridge: float) -> T
     bonus = torch.zeros_like(features[:, 0])
     for rows in ((group == number).nonzero().squeeze(1) for number in group.unique()):
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(_gram(features[rows], ridge)))
-        bonus[rows] = (1 / (ridge * inverse.diagonal()) - 1).clamp(min=0)
+        leverage = (features[rows] @ features[rows].T * inverse).sum(dim=1)
+        bonus[rows] = (leverage / (ridge * inverse.diagonal())).clamp(min=0)
     return bonus
 
 
