@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from reckon.errors import InputError, MissingError, RunError
-from reckon.evaluate import Evaluation, Response
+from reckon.evaluate import Difference, Evaluation, Response
 from reckon.runs import Run
 from reckon.steps import Pattern, step_ends, token_ends
 from reckon.stopping import stop_after_step
 from reckon.studies import Row, run_study
 from reckon.studies import _smollm_exam as exam
 from reckon.studies import _smollm_run as runs
-from reckon.studies._smollm_start import _BUT_WHITE_SPACE, KEYS, Start
+from reckon.studies._smollm_start import _BUT_WHITE_SPACE, KEYS, TRAINED, Start
 from reckon.studies._study import slug
 from reckon.studies.signals_on_smollm import (
     ARMS,
@@ -31,8 +31,16 @@ from reckon.studies.signals_on_smollm import (
     SURROGATE,
     cell,
 )
-from reckon.studies.signals_on_smollm_pages import compared, over_time, paired, write_pages
-from reckon.studies.signals_on_smollm_trl import OF_ARM, SIGNALS, best_signal, main
+from reckon.studies.signals_on_smollm_pages import START, compared, over_time, paired, write_pages
+from reckon.studies.signals_on_smollm_trl import (
+    FORMS,
+    best_signal,
+    loops_compared,
+    main,
+    make_reward,
+    rows_for,
+    told,
+)
 from reckon.tasks import RunningSums
 from reckon.types import Problem
 
@@ -364,7 +372,7 @@ def test_arms_are_paired_by_problem_and_by_the_seeds_that_both_have():
     found = paired(arm, other)
     assert (found.mean, found.error) == (pytest.approx(0.5), pytest.approx(0.25))
     page = compared({"held-out": {GRPO: other, "the start": {"0": other["0"]}, PRIME: arm}})
-    assert f"| {PRIME} | 0, 1, 2 | 0.500 | +0.250 ± 0.500 | +0.500 ± 0.250 |" in page
+    assert f"| {PRIME} | 0, 1, 2 | 0.500 | +0.250 ± 0.500 | +0.500 ± 0.250 (+0.250, +0.750) |" in page
     assert f"| {GRPO} | 0, 1 | 0.250 | +0.000 ± 0.000 |  |" in page
     assert "| the start | 0 | 0.375 |  |  |" in page
 
@@ -380,37 +388,37 @@ def test_curves_over_time_are_means_over_seeds():
     assert len(panel.lines) == 3
 
 
-def accuracy_rows(**accuracies):
+def accuracy_rows(left=(), **accuracies):
     names = {"grpo": GRPO, "rloo": RLOO, "prime": PRIME, "surrogate": SURROGATE, "novelty": NOVELTY, "cooper": COOPER}
     return {
         "rows": [
-            {"arm": names[name], "says": "held-out accuracy", "here": {"mean": value}}
+            {"arm": names[name], "says": "held-out: accuracy", "here": {"mean": value}}
             for name, value in accuracies.items()
         ]
-        + [{"arm": OREAL, "says": "held-out accuracy", "here": {"mean": 0.9}}]
+        + [{"arm": OREAL, "says": "held-out: accuracy", "here": {"mean": 0.9}}],
+        "not run": list(left),
     }
 
 
 def test_the_best_signal_is_one_that_trl_has_a_place_for():
     known = {"grpo": 0.3, "rloo": 0.2, "prime": 0.1, "surrogate": 0.1, "novelty": 0.2, "cooper": 0.4}
-    assert best_signal(accuracy_rows(**known)) == OF_ARM[COOPER]
-    with pytest.raises(InputError, match="no accuracy of PRIME"):
-        best_signal(accuracy_rows(**{**known, "prime": None}))
+    assert best_signal(accuracy_rows(**known)) == "judge"
+    assert best_signal(accuracy_rows(**{**known, "rloo": 0.5})) == "leave-one-out"
+    with pytest.raises(InputError, match="has not run PRIME, seed 1; RLOO, seed 1"):
+        best_signal(accuracy_rows(["PRIME, seed 1", "RLOO, seed 1"], **known))
 
 
-@pytest.mark.parametrize("signal", SIGNALS)
+@pytest.mark.parametrize("signal", FORMS)
 def test_every_signal_is_a_reward_of_trl(every_arm, signal):
     """Called as TRL calls it, with one right answer in a group."""
     from transformers import AutoTokenizer
-
-    from reckon.studies._smollm_start import TRAINED
-    from reckon.studies.signals_on_smollm_trl import make_reward, rows_for
 
     start = Start.of(FAST[GRPO])
     task = exam.make_task(STUDY.fast["sums"], seed=TRAINED, train=2)
     tokenizer = AutoTokenizer.from_pretrained(str(start.policy))
     group = STUDY.fast["group"]
-    row, problem = rows_for(task, chat=False)[0], task.problems("train")[0]
+    row = rows_for(task, 0, 1, chat=False)[0]
+    (problem,) = (one for one in task.problems("train") if one.id == row["id"])
     texts = [task.solution(problem), *["no idea"] * (group - 1)]
     ids = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts]
     reward = make_reward(signal, start, task, tokenizer)
@@ -420,19 +428,88 @@ def test_every_signal_is_a_reward_of_trl(every_arm, signal):
     assert all(math.isfinite(value) for value in values)
     if signal not in ("judge", "implicit"):  # models that have seen sixteen answers know nothing yet
         assert values[0] > max(values[1:])
+    if FORMS[signal].scale == "none" and signal != "implicit":  # one right of four, and alone in having an answer
+        advantage = torch.tensor(values) - sum(values) / group
+        expected = {"leave-one-out": [1.0, *[-1 / 3] * 3], "novel": [1.5 + 0.075, *[-0.5 - 0.025] * 3]}[signal]
+        assert advantage.tolist() == pytest.approx(expected, rel=1e-3)
     with pytest.raises(InputError, match="there is no signal 'best'"):
         make_reward("best", start, task, tokenizer)
+
+
+def test_trl_is_posed_the_problems_of_the_arms_in_their_order(every_arm):
+    """Those that GRPO's run has kept, of which no group is dropped, against the rows of the bridge."""
+    task = exam.make_task(STUDY.fast["sums"], seed=TRAINED, train=STUDY.fast["problems"])
+    folder = runs.run_folder(FAST[GRPO], 0)
+    kept = Run.open(folder).rollouts(columns=["step", "problem"]).to_pylist()
+    group, prompts = STUDY.fast["group"], STUDY.fast["prompts"]
+    posed = [row["problem"] for row in sorted(kept, key=lambda row: row["step"])][::group]
+    assert len(posed) >= 2 * prompts
+    assert [row["id"] for row in rows_for(task, 0, len(posed), chat=False)] == posed
+    assert [row["id"] for row in rows_for(task, 1, len(posed), chat=False)] != posed
+    (talk,) = rows_for(task, 0, 1, chat=True)[0]["prompt"]
+    assert talk == {"role": "user", "content": rows_for(task, 0, 1, chat=False)[0]["prompt"]}
+
+
+def apart(mean, error):
+    return Difference(mean=mean, error=error, low=mean - 2 * error, high=mean + 2 * error, n=9)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "loops", "expected"),
+    [
+        (apart(0.2, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1)] * 2, "the signal"),
+        (apart(-0.2, 0.1), apart(-0.3, 0.1), [apart(0.1, 0.1)] * 2, "the signal"),
+        (apart(0.2, 0.1), apart(-0.3, 0.1), [apart(0.1, 0.1)] * 2, "neither is seen"),  # each the other way
+        (apart(0.19, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1)] * 2, "neither is seen"),
+        (apart(0.19, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1), apart(-0.2, 0.1)], "the loop"),
+        (apart(0.2, 0.1), apart(0.3, 0.1), [apart(0.2, 0.1), apart(0.0, 0.1)], "both"),
+        (apart(0.2, math.nan), apart(0.3, math.nan), [apart(0.2, math.nan), apart(0.0, 0.0)], "neither is seen"),
+    ],
+)
+def test_what_tells_apart(own, theirs, loops, expected):
+    assert told(own, theirs, loops) == expected
+
+
+def test_loops_are_compared_by_problem():
+    """By hand: with the verdict TRL has (0.5, 0.5) where this loop has (0.5, 0.25); with format and length (1, 0.75)
+    where this has (0.75, 0.75); the start has (0, 0.25)."""
+    sides = {START: [0.0, 0.25], GRPO: [0.5, 0.25], SURROGATE: [0.75, 0.75]}
+    ours = {"held-out": {arm: {"0": dict(zip("ab", values, strict=True))} for arm, values in sides.items()}}
+    run = {"seed": 0, "steps": 25, "generated": 32100, "minutes": 9.0}
+    found = [
+        {**run, "signal": "verdict", "shares": {"held-out": {"a": 0.5, "b": 0.5}}},
+        {**run, "signal": "format-length", "shares": {"held-out": {"a": 1.0, "b": 0.75}}},
+    ]
+    cell = {"generated/spent/generated": 32900.0, "minutes": 5.25}
+    page = loops_compared(ours, found, {(GRPO, 0): cell, (SURROGATE, 0): cell})
+    assert "| verdict | GRPO | 0 | 25 | 32,100 | 32,900 | 9.0 | 5.2 |  |" in page
+    assert "| verdict | +0.375 ± 0.125 | +0.250 ± 0.250 | +0.125 ± 0.125 |  |  |  |" in page
+    assert (
+        "| format-length | +0.750 ± 0.250 | +0.625 ± 0.125 | +0.125 ± 0.125 | +0.375 ± 0.125 | +0.375 ± 0.125 |"
+        " the signal |" in page
+    )
 
 
 def test_the_bridge_trains_in_trl_from_the_same_start(every_arm, tmp_path, capsys):
     pytest.importorskip("trl", reason="TRL is not installed (extra `oracles`)")
     pytest.importorskip("datasets")
-    found = main(["verdict", "--fast", "--steps", "2", "--out", str(tmp_path)])
-    assert found == json.loads((tmp_path / "trl" / "verdict-seed-0-fast.json").read_text())
+    with pytest.raises(MissingError, match=r"there is no .*results\.json.* Run `reckon study signals-on-smollm --out"):
+        main(["verdict", "--out", str(tmp_path)])
+    small = replace(STUDY, arms={GRPO: ARMS[GRPO]}, claims=(), rows=(Row(arm=GRPO, metric="minutes", says="minutes"),))
+    run_study(small, tmp_path, fast=True, seeds=[0])
+    with pytest.raises(MissingError, match=r"there is no .*by-problem\.json.* Run `python -m reckon"):
+        main(["verdict", "--out", str(tmp_path)])
+    write_pages(tmp_path)
+    with pytest.raises(MissingError, match="has not run RLOO with seed 0"):
+        main(["leave-one-out", "--out", str(tmp_path)])
+    found = main(["verdict", "--out", str(tmp_path)])
+    assert found == json.loads((tmp_path / "trl" / "verdict-seed-0.json").read_text())
     begun = {k.removeprefix("start/held-out/"): v for k, v in every_arm[GRPO].metrics.items() if "start/held-out/" in k}
     assert found["before"]["held-out"] == pytest.approx(begun)
-    assert found["after"].keys() == set(exam.EXAMS)
-    assert len(found["rewards"]) == 2
+    assert found["after"].keys() == found["shares"].keys() == set(exam.EXAMS)
+    most = STUDY.fast["prompts"] * STUDY.fast["group"] * STUDY.fast["limit"]
+    assert STUDY.fast["generated"] <= found["generated"] < STUDY.fast["generated"] + most
+    assert len(found["rewards"]) == found["steps"] >= STUDY.fast["generated"] / most
     assert "verdict, seed 0: held-out accuracy" in capsys.readouterr().out
-    again = main(["verdict", "--fast", "--steps", "2", "--out", str(tmp_path)])  # read, not run again
-    assert again == found
+    assert "| verdict | GRPO | 0 |" in (tmp_path / "trl" / "README.md").read_text()
+    assert main(["verdict", "--out", str(tmp_path)]) == found  # read, not run again

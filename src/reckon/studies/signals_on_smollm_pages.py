@@ -1,5 +1,5 @@
-"""What is kept of the study signals-on-smollm beside its README: curves over wall time, the runs' reports, and arms
-paired by problem.
+"""What is kept of the study signals-on-smollm beside its README: curves over wall time, the runs' reports, arms paired
+by problem, and how much the signals that stand in for the verdict knew of it.
 
     python -m reckon.studies.signals_on_smollm_pages results/signals-on-smollm
 
@@ -14,14 +14,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from reckon.errors import MissingError
 from reckon.files import write_file, writing
 from reckon.studies._study import slug
-from reckon.studies.signals_on_smollm import ARMS, GRPO
+from reckon.studies.signals_on_smollm import ARMS, COOPER, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,16 +31,26 @@ if TYPE_CHECKING:
 TIME = "minutes of training"  # a curve of every cell
 REPORT = 40_000  # bytes of a report that its rollouts may take: some groups of each run, and all its curves
 START = "the start"
+# What is paid beside the verdict or instead of it. OREAL's weights say where a response is decided, and not whether.
+PAID: Mapping[str, str] = {
+    PRIME: "stream/process/tokens",
+    STEPS: "stream/progress/step_advantage/tokens",
+    SURROGATE: "stream/surrogate",
+    NOVELTY: "stream/bonus/novelty",
+    COOPER: "stream/judge",
+}
+HALVES = ("first half", "second half")  # of a run's steps
 Curves = Mapping[str, Sequence[float]]
 ByProblem = Mapping[str, float]  # share of right samples, by the problem's id
 Shares = dict[str, dict[str, dict[str, ByProblem]]]  # by exam, arm and seed
+Known = dict[str, dict[str, dict[str, dict[str, float]]]]  # by arm, seed and half: "auc", "error", "groups"
 
 
 def write_pages(out: Path) -> list[Path]:
     """Draws `by-minutes.png` from the finished cells, and writes what the finished runs tell.
 
     reports/ARM-seed-N.html; `by-problem.json`, the share of right samples by exam, problem and run at equal generated
-    tokens; and `by-problem.md`, the arms compared by them.
+    tokens, and `by-problem.md`, the arms compared by them; `judges.json` and `judges.md`, what the signals knew.
 
     Args:
         out: the study's folder.
@@ -61,8 +71,8 @@ def write_pages(out: Path) -> list[Path]:
     results = json.loads((out / "results.json").read_text(encoding="utf-8"))
     cells: dict[str, list[Curves]] = {}
     written: list[Path] = []
-    table = out / "by-problem.json"
-    shares: Shares = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}
+    shares: Shares = _kept(out / "by-problem.json")
+    known: Known = _kept(out / "judges.json")
     for arm, settings in results["settings"].items():
         for seed in results["seeds"]:
             name = f"{slug(arm)}-seed-{seed}"
@@ -73,16 +83,23 @@ def write_pages(out: Path) -> list[Path]:
                 (out / "reports").mkdir(exist_ok=True)
                 written.append(write_report(run, out / "reports" / f"{name}.html", budget_bytes=REPORT))
                 add_shares(shares, run, arm, seed)
+                if arm in PAID:
+                    known.setdefault(arm, {})[str(seed)] = knowledge(run, PAID[arm])
     if not cells:
         raise MissingError(f"no cell of the study in {out} is finished, so there is nothing to draw.")
     drawing = out / "by-minutes.png"
     with writing(drawing):
         over_time(cells).savefig(drawing, dpi=120, metadata={"Software": None})
-    if shares:
-        write_file(table, (json.dumps(shares) + "\n").encode())
-        write_file(out / "by-problem.md", compared(shares).encode())
-        written += [table, out / "by-problem.md"]
+    for stem, found, page in (("by-problem", shares, compared(shares)), ("judges", known, told_apart(known))):
+        if found:
+            write_file(out / f"{stem}.json", (json.dumps(found) + "\n").encode())
+            write_file(out / f"{stem}.md", page.encode())
+            written += [out / f"{stem}.json", out / f"{stem}.md"]
     return [drawing, *written]
+
+
+def _kept(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def add_shares(shares: Shares, run: Path, arm: str, seed: int) -> None:
@@ -117,8 +134,9 @@ def compared(shares: Shares) -> str:
         "# Arms compared by problem",
         "",
         "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
-        "is the standard error over problems. By luck alone one in twenty lies two of them from 0, and three exams",
-        "with eight arms less the start and seven less GRPO are 45 looks.",
+        "is the standard error over problems, and what each seed says stands in brackets. The error is that of these",
+        "runs: how much a method's next run differs, it leaves out. By the luck of the problems alone one in twenty",
+        "lies two errors from 0, and three exams with eight arms less the start and seven less GRPO are 45 looks.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
     ]
@@ -129,11 +147,78 @@ def compared(shares: Shares) -> str:
             right = fmean(share for problems in seeds.values() for share in problems.values())
             cells = [arm, ", ".join(seeds), f"{right:.3f}"]
             for other in (START, GRPO):
-                both = arm not in (START, other) and any(seed in arms.get(other, {}) for seed in seeds)
-                found = paired(seeds, arms[other]) if both else None
-                cells.append(f"{found.mean:+.3f} ± {found.error:.3f}" if found else "")
+                both = [seed for seed in seeds if seed in arms.get(other, {})] if arm not in (START, other) else []
+                cells.append(_difference(seeds, arms[other], both) if both else "")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def knowledge(run: Path, stream: str) -> dict[str, dict[str, float]]:
+    """How often a signal puts a right answer above a wrong one to the same problem, in each half of a run's steps.
+
+    Args:
+        run: its folder.
+        stream: a column of its rollouts; of values for tokens a response has the sum.
+
+    Returns:
+        By half: "auc", the mean over groups that have answers of both kinds of the share of pairs in which the right
+        one is paid more, ties half; "error", its standard error; "groups", how many they are.
+    """
+    from reckon.evaluate import count_pairs
+    from reckon.runs import read_rollouts
+
+    rows = read_rollouts(run, columns=["step", "group", "outcome", stream]).to_pylist()
+    steps = sorted({row["step"] for row in rows})
+    found = {}
+    for half, of in zip(HALVES, (steps[: len(steps) // 2], steps[len(steps) // 2 :]), strict=True):
+        here = [row for row in rows if row["step"] in of]
+        numbered = {key: i for i, key in enumerate(dict.fromkeys((row["step"], row["group"]) for row in here))}
+        pairs = count_pairs(
+            np.array([_sum(row[stream]) for row in here]),
+            np.array([np.nan if row["outcome"] is None else row["outcome"] for row in here], dtype=float),
+            np.array([numbered[row["step"], row["group"]] for row in here]),
+            len(numbered),
+        )
+        both = pairs.pairs > 0
+        shares = pairs.wins[both] / pairs.pairs[both]
+        error = float(shares.std(ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
+        mean = float(shares.mean()) if len(shares) else float("nan")
+        found[half] = {"auc": mean, "error": error, "groups": float(len(shares))}
+    return found
+
+
+def _sum(value: float | Sequence[float] | None) -> float:
+    if value is None:
+        return float("nan")
+    return float(value) if isinstance(value, int | float) else float(np.nansum(np.array(value, dtype=float)))
+
+
+def told_apart(known: Known) -> str:
+    """A page: how much each signal knew of the verdict in its own run."""
+    lines = [
+        "# What the signals knew",
+        "",
+        "How often what is paid beside the verdict, or instead of it, is higher for a right answer than for a wrong",
+        "one to the same problem: mean over the groups of a run that have both ± standard error, with the groups in",
+        "brackets. 0.5 is a coin. These are answers that the policy gave while it learned from the signal. `novelty`",
+        "need not know; OREAL's weights say where a response is decided, and not whether it is right.",
+        "",
+        "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
+        "",
+        f"| arm | paid | seed | {' | '.join(HALVES)} |",
+        "|---|---|---|---|---|",
+    ]
+    for arm in (arm for arm in PAID if arm in known):
+        for seed, halves in sorted(known[arm].items()):
+            cells = [f"{one['auc']:.2f} ± {one['error']:.2f} ({one['groups']:.0f})" for one in halves.values()]
+            lines.append(f"| {arm} | `{PAID[arm].removeprefix('stream/')}` | {seed} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _difference(of: Mapping[str, ByProblem], other: Mapping[str, ByProblem], seeds: Sequence[str]) -> str:
+    found = paired(of, other)
+    alone = [f"{paired({seed: of[seed]}, other).mean:+.3f}" for seed in seeds]
+    return f"{found.mean:+.3f} ± {found.error:.3f}" + (f" ({', '.join(alone)})" if len(alone) > 1 else "")
 
 
 def over_time(cells: Mapping[str, Sequence[Curves]]) -> Figure:
