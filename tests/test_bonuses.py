@@ -167,6 +167,13 @@ def test_a_small_bonus_keeps_its_digits():
     assert found.tolist() == pytest.approx([x**2 / (RIDGE + y**2), y**2 / (RIDGE + x**2)], rel=1e-13)
 
 
+def test_a_small_bonus_of_a_sequence_keeps_its_digits():
+    """4e-5 in float32, alone and after 3e-5: x^2 / ridge, and x^2 / (ridge + y^2); diag^2 / ridge - 1 left none."""
+    features = torch.tensor([[3e-5], [4e-5]])
+    found = bonuses.elliptical_sequence(features, RIDGE)
+    assert found.tolist() == pytest.approx([9e-10 / RIDGE, 16e-10 / (RIDGE + 9e-10)], rel=1e-6)
+
+
 @given(st.integers(0, 10_000), st.integers(2, 7), st.integers(1, 9))
 @example(seed=117, n=2, d=1)  # features of 4e-5 and 0.9
 def test_properties_of_the_elliptical_bonus(seed, n, d):

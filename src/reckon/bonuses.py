@@ -96,8 +96,9 @@ def elliptical_sequence(features: Tensor, ridge: float) -> Tensor:
     """The elliptical bonus of every state of an episode, without a matrix of features by features.
 
     The same numbers as `elliptical_step`, by the kernel form (Woodbury): b_t = (k_tt - k_t' (K + ridge I)^-1 k_t) /
-    ridge, K and k_t being inner products with the states before. What is in brackets, plus the ridge, is the square of
-    the diagonal of one Cholesky factor. For episodes shorter than D.
+    ridge, K and k_t being inner products with the states before. What is taken from k_tt is the sum of squares left of
+    the diagonal in row t of one Cholesky factor of K + ridge I; nothing is lost where b_t is small for features that
+    are. For episodes shorter than D.
 
     Args:
         features: [T, D] float, in order.
@@ -107,7 +108,8 @@ def elliptical_sequence(features: Tensor, ridge: float) -> Tensor:
         [T]. The sum of log(1 + b_t) is log det(I + features' features / ridge), whatever the order.
     """
     factor: Tensor = torch.linalg.cholesky(_gram(features, ridge))
-    return (factor.diagonal().square() / ridge - 1).clamp(min=0)
+    explained = factor.tril(-1).square().sum(dim=1)
+    return ((features.square().sum(dim=1) - explained) / ridge).clamp(min=0)
 
 
 def elliptical_leave_one_out(features: Tensor, group: Tensor, ridge: float) -> Tensor:

@@ -215,6 +215,21 @@ def test_environments_are_made_by_name():
     assert jack.single_observation_space.shape == (32 + 11 + 2,)
 
 
+@pytest.mark.parametrize("name", ["LavaTrail", "Rooms", "Star"])
+def test_the_seed_is_that_of_the_maps(name):
+    """Two seeds have two worlds, and `env.maps_seed` goes before the seed."""
+
+    def values(seed, **env):
+        return (
+            make_environments(f"reckon/{name}-v0", 1, contexts=3, seed=seed, env=env).world.table(0.9).values.tolist()
+        )
+
+    assert values(0) == values(0)
+    assert values(0) != values(1)
+    assert values(1) == values(0, maps_seed=1)
+    assert values(1, maps_seed=0) == values(0)
+
+
 @pytest.mark.parametrize(
     ("error", "make", "words"),
     [

@@ -85,6 +85,31 @@ def test_the_estimate_is_right_on_average(p):
     assert naive - estimate.mean == pytest.approx(np.mean(np.multiply(p, np.subtract(1, p))) / 5 * 3 / 4, abs=0.004)
 
 
+def test_visits_of_one_episode_count_once():
+    """Two contexts of equal value, two episodes each, the key met five times in an episode and its return 0 or 1 by a
+    coin: a mean of two coins varies by 1/8. Five visits taken for independent ones would leave .056 on average."""
+    rng, states, visits = np.random.default_rng(3), 4000, 5
+    coins = rng.integers(0, 2, states * 4).astype(float)
+    rewards = np.zeros((visits, states * 4))
+    rewards[-1] = coins
+    done = np.zeros(rewards.shape, dtype=bool)
+    done[-1] = True
+    keys = np.broadcast_to(np.repeat(np.arange(states), 4), rewards.shape)
+    contexts = np.broadcast_to(np.tile([0, 0, 1, 1], states), rewards.shape)
+    found = estimate_structure(rewards, done, keys, contexts, gamma=1.0)
+    assert found.mean == pytest.approx(0, abs=0.005)
+    assert found.values.var(axis=1).mean() == pytest.approx(1 / 16, abs=0.005)
+
+
+def test_the_first_visit_of_each_episode_is_the_one_that_counts():
+    """One column, two episodes: key 7 is met at steps 0 and 1 of the first, gamma 1/2, and at step 0 of the second."""
+    rewards = np.array([[0.0], [0.0], [1.0], [0.0], [1.0]])
+    done = np.array([[False], [False], [True], [False], [True]])
+    keys = np.array([[7], [7], [8], [7], [8]])
+    found = estimate_structure(rewards, done, keys, np.zeros((5, 1), dtype=int), gamma=0.5)
+    assert found.values.tolist() == [[(1 / 4 + 1 / 2) / 2], [1]]
+
+
 def test_many_visits_give_the_variance_itself():
     estimate = estimate_structure(*visits([0.0, 1.0], 50, 3, seed=0))
     assert estimate.mean == 0.25

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 
 from reckon.errors import InputError
-from reckon.labels import FewShot, LabelData, LabelSource, LinearLearner, Offer, SequentialTrainer, Stage, run_grid
+from reckon.labels import (
+    FewShot,
+    LabelData,
+    LabelSource,
+    LinearLearner,
+    Offer,
+    SequentialTrainer,
+    Stage,
+    best_within,
+    budget_grid,
+    regime,
+    run_grid,
+)
 
 WEAK, GOLD = LabelSource("weak", 0.1), LabelSource("gold", 1.0)
 STAGES = [Stage("weak", max_steps=20), Stage("gold", max_steps=20)]
@@ -86,6 +98,37 @@ def test_the_specifications_cost():
     """(2050, 819) costs 1024, and two weak examples in front .2 more."""
     assert FewShot().beside((2050, 819)) == (2052, 819)
     assert FewShot(kind="gold", shots=8).beside((2050, 819)) == (2050, 827)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "source", "grid"),
+    [
+        # two weak examples cost 1: 7 gold; 3 gold and 5 - 1 for 8 weak; 7 / .5 = 14 weak
+        (FewShot(), LabelSource("weak", 0.5), [(0, 7), (8, 3), (14, 0)]),
+        # two gold ones cost 2: 6 gold; 3 gold and 3 / .5 = 6 weak; 6 / .5 = 12 weak
+        (FewShot(kind="gold"), LabelSource("weak", 0.5), [(0, 6), (6, 3), (12, 0)]),
+        # with the fixed cost two weak ones are 3, and of 10 weak labels 8 are left: 5 gold; 2 gold and 3 / .5 = 6; 8
+        (FewShot(), LabelSource("weak", 0.5, fixed_cost=2.0, pool=10), [(0, 5), (6, 2), (8, 0)]),
+        # nine gold ones are more than there is
+        (FewShot(kind="gold", shots=9), LabelSource("weak", 0.5), []),
+    ],
+)
+def test_a_grid_leaves_money_for_the_examples(prefix, source, grid):
+    assert budget_grid([8], [0.0, 0.5, 1.0], source, GOLD, prefix=prefix) == grid
+
+
+def test_trials_behind_examples_spend_the_budget_they_were_made_for():
+    """Without money set aside gold alone costs 9 of 8, and no regime can be told."""
+    source, prefix = LabelSource("weak", 0.5), FewShot()
+    trainer = SequentialTrainer(lambda _: Reads(), STAGES, early_stop=None)
+    grid = budget_grid([8], [0.0, 0.5, 1.0], source, GOLD, prefix=prefix)
+    trials = run_grid(trainer, world(), grid, [0, 1], source, GOLD, prefix=prefix)
+    assert [trial.cost for trial in trials] == pytest.approx([8.0] * 6)
+    assert best_within(trials, 8).bought in grid
+    assert regime(trials, 8).best in grid
+    greedy = run_grid(trainer, world(), [(0, 8), (16, 0)], [0, 1], source, GOLD, prefix=prefix)
+    with pytest.raises(InputError, match="no trial spends 8 on weak labels alone"):
+        regime(greedy, 8)
 
 
 def test_examples_are_never_chosen_as_uncertain_gold():

@@ -49,11 +49,42 @@ def test_log_confidence_keeps_the_share_of_each_class():
     assert LogConfidence()(labels, p1, 200) == pytest.approx([0.0, 0.0, 0.0, 1.0])
 
 
+def test_log_confidence_ranks_within_microbatches():
+    """Two rows at a time: p0 = .9, .8 and .7, .6 with priors .5 have the thresholds .85 and .65, verdicts 0, 1, 0, 1.
+
+    Of the whole batch the prior is .5 and the threshold .75, verdicts 0, 0, 1, 1. Losses at the coefficient .5: by
+    microbatches -ln .9, -ln .2, -ln .7, -ln .4, mean .746941; of the whole -ln .9, -(ln .2 + ln .8) / 2,
+    -(ln .3 + ln .7) / 2, -ln .4, mean .679566.
+    """
+    labels, p1 = np.array([0.0, 1.0, 0.0, 1.0]), np.array([0.1, 0.2, 0.3, 0.4])
+    cut, whole = LogConfidence(microbatch=2)(labels, p1, 200), LogConfidence(microbatch=4)(labels, p1, 200)
+    assert cut == pytest.approx([0.0, 1.0, 0.0, 1.0])
+    assert whole == pytest.approx([0.0, 0.5, 0.5, 1.0])
+    assert cross_entropy(cut, p1).mean() == pytest.approx(0.746941, abs=1e-6)
+    assert cross_entropy(whole, p1).mean() == pytest.approx(0.679566, abs=1e-6)
+
+
+def test_a_batch_of_32_is_four_microbatches_of_8():
+    rng = np.random.default_rng(0)
+    labels, p1 = rng.random(32), rng.random(32)
+    parts = [LogConfidence(microbatch=8)(labels[i : i + 8], p1[i : i + 8], 200) for i in (0, 8, 16, 24)]
+    assert LogConfidence()(labels, p1, 200).tolist() == np.concatenate(parts).tolist()
+    assert LogConfidence()(labels, p1, 200).tolist() != LogConfidence(microbatch=32)(labels, p1, 200).tolist()
+
+
+def test_a_last_row_that_would_be_alone_joins_the_microbatch_before_it():
+    """Alone it would be called a 0, whatever it is. Here p0 = .7, .6, .1, prior 2/3, threshold .6333: 0, 1, 1."""
+    labels, p1 = np.array([0.0, 1.0, 0.0, 1.0, 1.0]), np.array([0.1, 0.2, 0.3, 0.4, 0.9])
+    assert LogConfidence(microbatch=2)(labels, p1, 200) == pytest.approx(labels)
+
+
 def test_log_confidence_does_not_rank_one_row():
     with pytest.raises(InputError, match="a batch of one row"):
         LogConfidence()(Q[:1], P1[:1], 100)
     with pytest.raises(InputError, match=r"coefficient is 1\.5"):
         LogConfidence(coefficient=1.5)
+    with pytest.raises(InputError, match=r"microbatch 1; .* the third 2 or more"):
+        LogConfidence(microbatch=1)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=40))

@@ -15,6 +15,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 from reckon.errors import InputError
 from reckon.labels import (
     BudgetPlanner,
+    Interval,
     LabelSource,
     Production,
     Trial,
@@ -240,6 +241,31 @@ def test_labels_that_are_sold_out_are_not_what_more_money_buys(planner):
     none = BudgetPlanner(weak(0.1, pool=100), LabelSource("gold", 1.0, pool=20), draws=0).fit(trials).plan(64)
     assert ((none.n_weak, none.n_gold), none.margin) == ((100, 20), None)
     assert "There are no more labels to buy." in str(none)
+
+
+def test_the_limit_of_weak_labels_is_told_where_it_binds(planner):
+    """914.2 is rounded up: 915 of them are within it, 916 are not, so that something else decided."""
+    limit = Interval(value=914.2, low=650.5, high=1203.0)
+    within, beyond = (dataclasses.replace(planner.plan(256), n_weak=n, weak_limit=limit) for n in (915, 916))
+    assert "Beyond 915 (651 to 1,203) weak labels money buys more in gold ones; here one more weak label" in str(within)
+    assert "money buys more" not in str(beyond)
+    assert "Here one more weak label is worth " in str(beyond)
+    # (1400, 0) is worth 1120 / 3.8 = 294.7 gold labels, (400, 100) only 100 + 320 / 1.8 = 277.8.
+    wary = BudgetPlanner(weak(0.1), GOLD, min_gold=100, draws=0).fit(trials_of(LAW)).plan(140)
+    assert (wary.n_weak, wary.n_gold) == (1400, 0)
+    assert "money buys more" not in str(wary)
+
+
+def test_no_limit_of_weak_labels_where_gold_is_sold_out():
+    """All 20 gold labels are bought and weak ones take the rest, 2,360: the limit of 914.2 is for gold to be had."""
+    few = LabelSource("gold", 1.0, pool=20)
+    plan = BudgetPlanner(weak(0.1), few, draws=0).fit(trials_of(LAW)).plan(256)
+    assert (plan.n_weak, plan.n_gold) == (2360, 20)
+    assert "money buys more" not in str(plan)
+    useless = dataclasses.replace(LAW, rate=0.03, saturation=5000.0)
+    plan = BudgetPlanner(weak(0.1), few, draws=0).fit(trials_of(useless)).plan(64)
+    assert (plan.n_weak, plan.n_gold) == (440, 20)
+    assert "no weak label is worth its money" not in str(plan)
 
 
 def test_little_money_goes_to_weak_labels_and_much_to_gold(planner):

@@ -1,6 +1,7 @@
 """Sequential training: what is trained on what, in which order, and with whose optimizer."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,6 +265,12 @@ def data_with(**changes):
         (lambda: EarlyStop(gain=float("nan")), "gain nan"),
         (lambda: data_with(x=world().x.tolist()), "`x` is a list, which cannot be cut by rows"),
         (lambda: data_with(weak=world().weak.tolist()), "`weak` is a list"),
+        (lambda: data_with(x=SimpleNamespace(iloc=None)), "`x` is a SimpleNamespace, which is cut by index labels"),
+        (lambda: data_with(test_y=SimpleNamespace(iloc=None)), "`test_y` is a SimpleNamespace, which is cut by index"),
+        (lambda: data_with(gold=world().gold.astype(object)), r"`gold` has dtype object and shape \(400,\)"),
+        (lambda: data_with(weak=np.full(400, "0.5")), "`weak` has dtype <U3 and .* Make it a flat NumPy array"),
+        (lambda: data_with(gold=world().gold[:, None]), r"shape \(400, 1\), but labels are one number for each row"),
+        (lambda: data_with(test_y=memoryview(world().test_y)), "`test_y` is a memoryview, but labels"),
         (lambda: data_with(x=np.where(np.arange(400)[:, None] == 7, np.nan, world().x)), "`x` is NaN .* in row 7"),
         (lambda: data_with(test_x=np.full((300, 3), np.inf)), "`test_x` is NaN or infinite in row 0"),
         (lambda: EarlyStop(share=1.0), "share 1 must lie between 0 and 1"),
@@ -275,6 +282,27 @@ def data_with(**changes):
 def test_bad_input(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_what_pandas_holds_is_refused_and_its_arrays_are_taken():
+    """With an index that is not 0, 1, 2, ... rows of x would be found by index label, and labels by place."""
+    pandas = pytest.importorskip("pandas")
+    data, order = world(), np.arange(400)[::-1]
+    for name, values in (
+        ("x", pandas.DataFrame(data.x, index=order)),
+        ("x", pandas.Series(data.x[:, 0], index=order)),
+        ("gold", pandas.Series(data.gold, index=order)),
+    ):
+        with pytest.raises(InputError, match=rf"`{name}` is a (DataFrame|Series), .* Give its `\.to_numpy\(\)`"):
+            data_with(**{name: values})
+        taken = data_with(**{name: values.to_numpy()})
+        assert np.array_equal(getattr(taken, name), values.to_numpy())
+
+
+def test_labels_may_be_whole_numbers_or_truth_values():
+    for kind in (int, bool):
+        data = data_with(gold=world().gold.astype(kind), test_y=world().test_y.astype(kind))
+        assert len(data.offers(10, 10, 0)["gold"].rows) >= 10
 
 
 def test_labels_outside_0_and_1_are_refused():

@@ -1,6 +1,7 @@
 """PRESTO as scikit-learn sees it, the choice of lambda, and bad input."""
 
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -34,6 +35,21 @@ def test_order_is_the_users():
     assert model.predict_rare(x) == pytest.approx(expit(-model.boundary_scores(x)[:, -1]))
     with pytest.warns(UserWarning, match="correct < formatted < nothing < parsed"):
         PrestoClassifier().fit(x, names[y])
+
+
+def test_two_words_have_no_order_either():
+    """By letter, "wrong" comes last; numbers, and True after False, are in no doubt."""
+    x, y = draw(0)
+    words = np.where(y > 1, "right", "wrong")
+    for make in (PrestoClassifier(), PrestoClassifierCV(n_lambdas=3, cv=2)):
+        with pytest.warns(UserWarning, match="right < wrong. Give the order as categories"):
+            make.fit(x, words)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = PrestoClassifier(categories=["wrong", "right"]).fit(x, words)
+        same = [PrestoClassifier().fit(x, labels) for labels in (y > 1, (y > 1).astype(int))]
+    for model in same:
+        assert told.predict_rare(x) == pytest.approx(model.predict_rare(x), abs=1e-12)
 
 
 def test_the_order_of_an_ordered_categorical_is_that_of_pandas():

@@ -51,9 +51,10 @@ def test_gradient_and_hessian_are_those_of_finite_differences(seed):
 @settings(max_examples=10)
 @given(SEEDS)
 def test_sparse_rows_far_from_0_are_the_dense_ones(seed):
-    """Centered without being written out, as they are where they are written out."""
+    """Centered without being written out, as they are where they are written out; the first column has no zeros."""
     x, y = draw(seed, n=40)
-    x = np.where(np.random.default_rng(seed).uniform(size=x.shape) < 0.5, 0.0, x) + np.array([100.0, 0.0, -7.0])
+    chance = np.random.default_rng(seed).uniform(size=x.shape)
+    x = np.where(chance < [0.0, 0.5, 0.5], 0.0, x + np.array([100.0, 0.0, -7.0]))
     weights = np.random.default_rng(seed).uniform(0.5, 2, len(y))
     dense, lean = (prepare(form, y, weights, 4, standardize=True) for form in (x, sparse.csr_array(x)))
     assert sparse.issparse(lean.rows.design)
@@ -275,12 +276,34 @@ def test_factors_of_the_features():
     assert twice.coef_ == pytest.approx(half.coef_ * [0.5, 1.0, 1.0], abs=1e-6)
 
 
-def test_a_constant_column_gets_nothing():
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize("values", [(0.1,), (1e9,), (0.0,), (0.3, 0.1 + 0.2)])  # 0.1 + 0.2 is an ulp above 0.3
+def test_a_constant_column_gets_nothing(values, form):
     x, y = draw(2)
-    with_one = np.column_stack([x, np.full(len(y), 0.1)])
+    with_one = form(np.column_stack([x, np.resize(values, len(y))]))
     model = PrestoClassifier(lam=0.01).fit(with_one, y)
     assert not model.coef_[:, 3].any()
     assert model.coef_[:, :3] == pytest.approx(PrestoClassifier(lam=0.01).fit(x, y).coef_, abs=1e-7)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+def test_columns_far_from_0_are_the_same_columns(form):
+    """Seconds since 1970 that differ by minutes, and spreads down to 1e-10 of the mean.
+
+    Columns hold multiples of 2^-12, and an ulp at 1.7e9 is 2^-22, so none of them changes on its way there. What is
+    left is the rounding of scores: with A = sum |coef| |mean|, half an eps of A for each of three products and sums
+    and of a last sum, once as means leave the intercepts and once in predicting, and for the means themselves: nine.
+    """
+    x, y = draw(0)
+    spread, away = np.array([100.0, 1.0, 1 / 64]), np.array([1.7e9, 1e8, 1e8])
+    x = np.round(64 * x) / 64 * spread
+    near = PrestoClassifier(lam=0.01, tol=1e-11).fit(x, y)
+    far = PrestoClassifier(lam=0.01, tol=1e-11).fit(form(x + away), y)
+    assert far.lambda_max_ == pytest.approx(near.lambda_max_, rel=1e-9)
+    assert far.coef_ * spread == pytest.approx(near.coef_ * spread, abs=1e-8)
+    rounding = 4.5 * np.finfo(float).eps * (np.abs(far.coef_) @ away).max()
+    assert rounding < 1e-4
+    assert far.boundary_scores(form(x + away)) == pytest.approx(near.boundary_scores(x), abs=rounding + 1e-7)
 
 
 def test_the_same_column_twice_is_solved_and_shared_or_not_as_good():

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from reckon.labels import LogConfidence
 from reckon.studies import judge, load_study, run_study
 from reckon.studies._budget_world import Mixing, digits_world, linear_world, sequential, weak_accuracy
 from reckon.studies.label_budget import BUDGETS, SHARES
@@ -62,6 +63,19 @@ def test_mixing_reads_each_label_from_its_own_source():
     assert mixed(np.concatenate([gold, rest]), np.concatenate([weak, rest])) == plain
     assert mixed(weak, []) != plain
     assert mixed([], gold) != plain
+
+
+def test_the_log_confidence_arm_differs_in_its_loss_alone():
+    """With a coefficient of 0 the loss is plain cross-entropy, and training the same bit for bit."""
+    arms = load_study("label-budget").arms
+    assert arms["log-confidence loss"] == {**arms["weak, then gold"], "way": "log-confidence", "microbatch": 8}
+    offers = linear_world(600, seed=0).offers(300, 100, 0)
+
+    def weights(**loss):
+        return sequential(257, (20, 20), **loss).fit(offers, 0).weights().tolist()
+
+    assert weights(loss=LogConfidence(coefficient=0.0)) == weights()
+    assert weights(loss=LogConfidence()) != weights()
 
 
 def pilot():

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from reckon.errors import MissingError
 from reckon.studies import _rare_soup as soup
 from reckon.studies import load_study
-from reckon.studies._rare_world import METHODS, draw_world, expected_auc
+from reckon.studies._rare_world import METHODS, draw_world, expected_auc, fit_rare
 from reckon.types import Rng
 
 
@@ -107,6 +107,34 @@ def test_calibration_of_soup_is_of_sorted_predictions():
     assert found["calibration"] == pytest.approx(0.025)
     assert found["brier"] == pytest.approx((0.01 + 0.01 + 0.04 + 0.04) / 4)
     assert found["log loss"] == pytest.approx(-(2 * np.log(0.9) + 2 * np.log(0.8)) / 4)
+
+
+def strangers():
+    """Forty people of five rows that are alike; their answers have nothing to do with what is known of them."""
+    rng = np.random.default_rng(0)
+    person = np.repeat(np.arange(40), 5)
+    return soup.Soup(x=rng.normal(size=(40, 20))[person], y=rng.permutation(np.arange(40) % 3)[person], person=person)
+
+
+@pytest.mark.parametrize("method", ["presto", "presto, ridge", "logit, ridge"])
+def test_no_fold_splits_a_person(method):
+    """With their own rows on both sides people seem to be known best with next to no penalty; without, they are not."""
+    made = strangers()
+    whole, split = (fit_rare(method, made.x, made.y, people)(made.x) for people in (made.person, None))
+    assert whole.std() < split.std() / 2
+
+
+def test_soup_is_tuned_by_people(monkeypatch):
+    made = strangers()
+    monkeypatch.setattr(soup, "read_soup", lambda: made)
+    found = load_study("rare-events-presto").cell({"design": "soup", "method": "presto", "bins": 2}, 0).metrics
+    held = soup.split(made, Rng((0, "rare-events-presto", "soup")))
+    scores = []
+    for people in (made.person[~held], None):
+        rare = fit_rare("presto", made.x[~held], made.y[~held], people)
+        scores.append(soup.scores(rare(made.x[held]), made.y[held] == 2, bins=2))
+    assert found == pytest.approx(scores[0])
+    assert found != pytest.approx(scores[1])
 
 
 def test_verdicts_can_fail():

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 
+import pyarrow
 import pytest
 import torch
 
@@ -31,7 +32,16 @@ from reckon.studies.signals_on_smollm import (
     SURROGATE,
     cell,
 )
-from reckon.studies.signals_on_smollm_pages import START, compared, over_time, paired, write_pages
+from reckon.studies.signals_on_smollm_pages import (
+    PAID,
+    START,
+    compared,
+    knowledge,
+    over_time,
+    paired,
+    told_apart,
+    write_pages,
+)
 from reckon.studies.signals_on_smollm_trl import (
     FORMS,
     best_signal,
@@ -375,6 +385,34 @@ def test_arms_are_paired_by_problem_and_by_the_seeds_that_both_have():
     assert f"| {PRIME} | 0, 1, 2 | 0.500 | +0.250 ± 0.500 | +0.500 ± 0.250 (+0.250, +0.750) |" in page
     assert f"| {GRPO} | 0, 1 | 0.250 | +0.000 ± 0.000 |  |" in page
     assert "| the start | 0 | 0.375 |  |  |" in page
+
+
+def test_what_a_signal_knew_by_hand(monkeypatch):
+    """Of two steps. In the first one group won a pair and tied another (3/4), one lost, and one has no wrong answer."""
+    rows = [
+        *({"step": 1, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, [2.0, None]), (0.0, [1.0]), (0.0, [2.0]))),
+        *({"step": 1, "group": 1, "outcome": o, "s": v} for o, v in ((1.0, [0.5]), (0.0, [0.25, 0.5]))),
+        {"step": 1, "group": 2, "outcome": 1.0, "s": [1.0]},
+        *({"step": 2, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, 2.0), (0.0, 1.0), (None, 9.0), (0.0, None))),
+    ]
+    halves = []
+    for part in (rows[:6], rows[6:]):  # a column of values for tokens, and one of values for responses
+        table = pyarrow.Table.from_pylist(part)
+        monkeypatch.setattr("reckon.runs.read_rollouts", lambda run, columns, table=table: table)
+        halves.append(knowledge("run", "s")["second half"])  # of one step all is in the second half
+    assert halves[0] == {"auc": pytest.approx(0.375), "error": pytest.approx(0.375), "groups": 2}
+    assert (halves[1]["auc"], halves[1]["groups"]) == (1, 1)
+    page = told_apart({COOPER: {"0": dict(zip(("first half", "second half"), halves, strict=True))}})
+    assert f"| {COOPER} | `judge` | 0 | " in page
+    assert " (2) | 1.00 ± nan (1) |" in page
+
+
+@pytest.mark.parametrize("arm", PAID)
+def test_what_is_paid_is_in_the_rollouts(every_arm, arm):
+    found = knowledge(runs.run_folder(FAST[arm], 0), PAID[arm])
+    groups = sum(half["groups"] for half in found.values())
+    assert groups >= 1
+    assert all(0 <= half["auc"] <= 1 for half in found.values() if half["groups"])
 
 
 def test_curves_over_time_are_means_over_seeds():

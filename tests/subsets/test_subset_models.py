@@ -152,6 +152,21 @@ def test_the_exact_fixed_point_can_be_trained_through():
     assert sum(history.loss[-3:]) < 0.95 * sum(history.loss[:3])
 
 
+@pytest.mark.parametrize(("samples", "drawn"), [(8, 8), (3, 3), (None, 5)])
+def test_the_elbo_takes_as_many_samples_as_inference(samples, drawn):
+    """The last numbers drawn are those of the posterior's subsets: [B, M, n]. Exact inference draws none."""
+    shapes, uniform = [], draws()
+
+    def watched(shape):
+        shapes.append(shape)
+        return uniform(shape)
+
+    known = nearest_sets(3, np.random.default_rng(0), n=4, k=1)
+    for posterior in ("independent", "copula"):
+        EnergyBased(posterior=posterior, inference=MeanField(samples=samples))((2,)).loss(known, watched)
+        assert shapes[-1] == (3, drawn, 4)
+
+
 def test_the_epoch_with_the_best_validation_is_kept_and_patience_ends_it():
     known = nearest_sets(32, np.random.default_rng(0), n=6, k=2)
     chooser = SubsetSelector(training=Training(epochs=40, patience=2)).fit(known, known)

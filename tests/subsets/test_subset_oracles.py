@@ -99,6 +99,26 @@ def test_the_best_and_yet_different():
     assert set(np.flatnonzero(top_then_centers(points, scores))) <= set(np.argsort(-scores)[:7])
 
 
+@pytest.mark.parametrize(
+    ("share", "taken"),
+    [
+        (0.07, 7),  # 7.000000000000001 in floats
+        (0.55, 55),  # 55.00000000000001
+        (0.071, 8),
+        (1e-12, 1),
+        (1.0, 100),
+    ],
+)
+def test_a_share_is_rounded_up_to_whole_elements_and_not_by_floats(share, taken):
+    """So many of the best stand at one place, the others at a second, and of each place its best is chosen: the best of
+    all alone if all that are taken are at the first, and if one is not, that one as well.
+    """
+    worth, order = -np.arange(100.0), np.arange(100)[:, None]
+    assert np.flatnonzero(top_then_centers(1.0 * (order >= taken), worth, share=share)).tolist() == [0]
+    two = np.flatnonzero(top_then_centers(1.0 * (order >= taken - 1), worth, share=share)).tolist()
+    assert two == sorted({0, taken - 1})
+
+
 def test_where_there_is_nothing_to_cluster():
     assert top_then_centers(np.zeros((6, 2)), [1, 5, 2, 2, 2, 2], share=1).tolist() == [False, True] + [False] * 4
     assert top_then_centers([[1.0]], [0.0]).tolist() == [True]

@@ -177,6 +177,12 @@ def test_examples_that_say_nothing_can_be_skipped():
         (np.zeros((4, 3)), -1, "cannot be chosen"),
         (np.zeros((4, 3)), 1.5, "a whole number"),
         (np.zeros((2, 4, 3)), [1, 2, 3], "one for each of 2 sets"),
+        (np.zeros((4, 3)), "2", "size is .2.; give a whole number"),
+        (np.zeros((4, 3)), [1, None], "a whole number"),
+        (np.zeros((2, 4, 3)), [[1], [2, 3]], "a whole number"),
+        (np.zeros((4, 3)), 2**70, "a whole number"),
+        (np.zeros((4, 3)), True, "size is True; give a whole number"),
+        (np.zeros((4, 3)), 1j, "a whole number"),
         (Sets.of([np.zeros((4, 3)), np.zeros((2, 3))]), [1, 3], "set 1: 3 elements of 2"),
     ],
 )
@@ -226,3 +232,23 @@ def test_padded_sets_that_cannot_be():
     with pytest.raises(InputError, match="2 sets and 1 subsets"):
         Sets.of([FEATURES, FEATURES], [[0, 1, 0]])
     Sets(features=features.masked_fill(~mask.unsqueeze(-1), math.nan), mask=mask)  # padding may hold anything
+
+
+@SHORT
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_padded_sets_of_any_real_numbers_are_those_of_float32(dtype):
+    numbers = torch.tensor([[[0, 1], [1, 0], [1, 1]]] * 4)
+    settings = {"mask": torch.ones((4, 3), dtype=torch.bool), "chosen": torch.tensor([[True, False, False]] * 4)}
+    plain, other = (Sets(features=features, **settings) for features in (numbers.float(), numbers.to(dtype)))
+    assert other.features.dtype == torch.float32
+    found = [SubsetSelector(training=Training(epochs=1)).fit(sets).predict(sets)[1] for sets in (plain, other)]
+    assert (found[0] == found[1]).all()
+
+
+def test_features_that_float32_cannot_hold():
+    features, mask = torch.zeros((1, 2, 2), dtype=torch.float64), torch.ones((1, 2), dtype=torch.bool)
+    with pytest.raises(InputError, match=r"torch\.complex64; give real numbers"):
+        Sets(features=features.to(torch.complex64), mask=mask)
+    features[0, 1, 0] = 1e300
+    with pytest.raises(InputError, match="set 0, element 1: a feature is NaN or infinite as float32"):
+        Sets(features=features, mask=mask)

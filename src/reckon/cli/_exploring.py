@@ -108,6 +108,8 @@ def diagnose_command(
     found = diagnose(
         env, contexts=given.contexts, env=dict(given.env), frames=given.frames, gamma=given.ppo.gamma, seed=given.seed
     )
+    if found[0].exact and given.frames != WALKED:
+        raise InputError(f"The diagnosis of {env} is exact: nobody walks, and `frames` is not read. Leave it out.")
     if as_json:
         print_json(env=env, keys=[vars(one) for one in found])
         return

@@ -133,7 +133,7 @@ def make_environments(
         name: registered with Gymnasium, or a task of MiniHack; `module:name` imports the module first.
         count: how many.
         contexts: of reckon's own, how many there are; of others, how many seeds episodes begin from. None = as it is.
-        seed: which seeds those are.
+        seed: which those are; of reckon's own `maps_seed`, unless `env` gives that.
         env: arguments of the environment.
 
     Raises:
@@ -151,7 +151,8 @@ def make_environments(
         if id_.startswith(PREFIX):
             return MiniHackVector(count, id_, **{"contexts": contexts, **given}, seed=seed)
         if id_ in IDS:
-            return gymnasium.make_vec(id_, count, vectorization_mode="vector_entry_point", **given)
+            own = {"maps_seed": seed, **given}
+            return gymnasium.make_vec(id_, count, vectorization_mode="vector_entry_point", **own)
         return gymnasium.make_vec(
             id_,
             count,
@@ -260,6 +261,9 @@ def _bonus(settings: Settings, collector: Collector, layout: GlyphLayout | None)
             f"{', '.join(f'novelty.{name}' for name in read) or 'none of these numbers'}."
         )
     if settings.bonus == "none":
+        plain = Settings()
+        if unread := [f"`{name}`" for name in ("alpha", "norm") if getattr(settings, name) != getattr(plain, name)]:
+            raise InputError(f"without a bonus nothing reads {', '.join(unread)}. Leave it out, or take a bonus.")
         return None
     built = BonusSettings(
         **numbers,

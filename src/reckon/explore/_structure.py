@@ -66,10 +66,12 @@ def estimate_structure(
 ) -> Structure:
     """The variance over contexts of a state's value, from what an agent lived through.
 
-    A value is the mean discounted return from the visits of a state, in episodes that came to their end: that of the
-    agent's policy, and not of the best. Means of few visits vary for that alone; what they vary by chance is taken off,
-    (1 - 1/C) times the mean of s^2 / n over contexts, which leaves an unbiased estimate that may fall below 0. s^2 is
-    the variance of returns in one context and state, pooled over all where there is one visit alone.
+    A value is the mean discounted return from the first visit of a state in an episode, over episodes that came to
+    their end: that of the agent's policy, and not of the best. First visits of different episodes are independent,
+    which later visits of one episode, that share what follows, are not. Means of few episodes vary for that alone; what
+    they vary by chance is taken off, (1 - 1/C) times the mean of s^2 / n over contexts, which leaves an unbiased
+    estimate that may fall below 0. s^2 is the variance of returns in one context and state, pooled over all where there
+    is one episode alone; where there is no more than one in any, chance cannot be told and nothing is taken off.
 
     Args:
         rewards: [T, N] float, the task's own, without bonuses.
@@ -97,7 +99,8 @@ def estimate_structure(
         raise InputError(f"structure: keys and contexts must be of shape {returns.shape}, as rewards are.")
     if not whole.any():
         raise InputError("structure: no episode came to its end. Give longer rollouts.")
-    given, keys, contexts = _checked(returns[whole], np.asarray(keys)[whole], np.asarray(contexts)[whole])
+    first = whole & _first_visits(np.asarray(done, dtype=bool), np.asarray(keys))
+    given, keys, contexts = _checked(returns[first], np.asarray(keys)[first], np.asarray(contexts)[first])
     all_keys, rows = np.unique(keys, return_inverse=True)
     all_contexts, columns = np.unique(contexts, return_inverse=True)
     means, noise, visited = _cells(given, rows, columns, (len(all_keys), len(all_contexts)))
@@ -133,10 +136,20 @@ def _returns(rewards: Floats, done: NDArray[np.bool_], gamma: float) -> tuple[Fl
     return returns, whole
 
 
+def _first_visits(done: NDArray[np.bool_], keys: Integers) -> NDArray[np.bool_]:
+    """[T, N]: whether a key is met for the first time in its episode."""
+    before: Integers = np.cumsum(done, axis=0) - done  # episodes of the same column that ended earlier
+    episode = before * done.shape[1] + np.arange(done.shape[1])
+    pairs = np.stack([episode.ravel(), keys.ravel()])  # in order of time, of which `unique` finds the first
+    first = np.zeros(done.size, dtype=bool)
+    first[np.unique(pairs, axis=1, return_index=True)[1]] = True
+    return first.reshape(done.shape)
+
+
 def _cells(
     values: Floats, rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, int]
 ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """[Z, C]: the mean in each cell, what it varies by chance (0 where there is no visit), and whether there is one."""
+    """[Z, C]: the mean in each cell, what it varies by chance (0 where there is no value), and whether there is one."""
     count, total, squares = (np.zeros(shape) for _ in range(3))
     np.add.at(count, (rows, columns), 1.0)
     np.add.at(total, (rows, columns), values)

@@ -145,13 +145,17 @@ def _margin(plan: Plan) -> str:
 
 
 def _limit(plan: Plan) -> str:
-    limit = plan.weak_limit
-    if limit.value < 1:
-        return f"At these prices no {plan.weak.name} label is worth its money."
-    told = f"{limit.value:,.0f}"
+    limit, weak, gold = plan.weak_limit, plan.weak.name, plan.gold.name
+    worth = f"one more {weak} label is worth {plan.exchange.value:.2g} {gold} labels."
+    # The limit knows no pool, no fixed cost, no least number of gold labels and no rounding: where gold is sold out, or
+    # the plan lies beyond it, one of these decided.
+    most = math.ceil(limit.value)
+    sold_out = plan.gold.pool is not None and plan.n_gold >= plan.gold.pool
+    if sold_out or plan.n_weak > most:
+        return f"Here {worth}"
+    if not most:
+        return f"At these prices no {weak} label is worth its money."
+    told = f"{most:,}"
     if not math.isnan(limit.low):
-        told += f" ({limit.low:,.0f} to {limit.high:,.0f})"
-    return (
-        f"More than {told} {plan.weak.name} labels are never worth their money; here one more is worth "
-        f"{plan.exchange.value:.2g} {plan.gold.name} labels."
-    )
+        told += f" ({math.ceil(limit.low):,} to {math.ceil(limit.high):,})"
+    return f"Beyond {told} {weak} labels money buys more in {gold} ones; here {worth}"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from reckon.errors import InputError
+
+if TYPE_CHECKING:
+    from reckon.labels._few_shot import FewShot  # which needs Purchase
 
 _ROUNDING = 1e-9  # of a label: 0.2 * 5 and the like must not lose one
 
@@ -61,7 +64,12 @@ def purchase_cost(bought: tuple[int, int], weak: LabelSource, gold: LabelSource)
 
 
 def budget_grid(
-    budgets: Sequence[float], fractions: Sequence[float], weak: LabelSource, gold: LabelSource
+    budgets: Sequence[float],
+    fractions: Sequence[float],
+    weak: LabelSource,
+    gold: LabelSource,
+    *,
+    prefix: FewShot | None = None,
 ) -> list[Purchase]:
     """The purchases to compare: each budget, divided in each way (Mallen & Belrose 2024, arXiv:2410.13215).
 
@@ -73,6 +81,8 @@ def budget_grid(
         fractions: the share of it that is meant for weak labels, in [0, 1].
         weak: the cheap source.
         gold: the trusted one.
+        prefix: what `run_grid` is to put in front of every text. Its examples are paid first, and the rest is divided,
+            so that `run_grid` charges no more than the budget.
 
     Returns:
         The distinct purchases of at least one label, in the order of budgets and fractions.
@@ -81,13 +91,17 @@ def budget_grid(
         InputError: a budget or fraction out of its range.
     """
     found: dict[Purchase, None] = {}
+    shown = Purchase(0, 0) if prefix is None else prefix.beside((0, 0))
     for budget in budgets:
         check_budget(budget)
+        rest = budget - purchase_cost(shown, weak, gold)
         for fraction in fractions:
             if not 0 <= fraction <= 1:
                 raise InputError(f"a weak share of {fraction:g} was asked for, but a share lies between 0 and 1.")
-            n_gold = gold.affordable((1 - fraction) * budget)
-            n_weak = weak.affordable(budget - gold.cost(n_gold)) if fraction > 0 else 0
+            # The examples count in what can be afforded: a fixed cost is paid once, and a pool holds them too.
+            n_gold = max(0, gold.affordable((1 - fraction) * rest + gold.cost(shown.n_gold)) - shown.n_gold)
+            for_weak = budget - gold.cost(n_gold + shown.n_gold)
+            n_weak = max(0, weak.affordable(for_weak) - shown.n_weak) if fraction > 0 else 0
             if n_weak or n_gold:
                 found[Purchase(n_weak, n_gold)] = None
     return list(found)

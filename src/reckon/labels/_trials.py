@@ -42,8 +42,8 @@ class LabelData:
     """A pool of examples with the labels that could be bought, and a test set.
 
     Raises:
-        InputError: lists in place of arrays, NaN among the numbers to learn from, arrays of different lengths, labels
-            outside [0, 1], a test set without both classes.
+        InputError: lists or objects of pandas in place of arrays, labels that are no numbers, NaN among the numbers to
+            learn from, arrays of different lengths, labels outside [0, 1], a test set without both classes.
     """
 
     x: Any  # [n, ...] the pool: an array of numbers or texts
@@ -97,13 +97,31 @@ class LabelData:
 
 
 def _check_array(name: str, values: Any) -> None:
-    """Raises InputError for what cannot be cut by rows, and for numbers to learn from that are none."""
+    """Raises InputError for what cannot be cut by rows, for labels that are no numbers, and for NaN to learn from."""
     if isinstance(values, list | tuple):
         raise InputError(f"`{name}` is a {type(values).__name__}, which cannot be cut by rows. Make it an array.")
-    if name in ("x", "test_x") and isinstance(values, np.ndarray) and values.dtype.kind == "f":
+    if hasattr(values, "iloc"):
+        # `x[rows]` would go by index label and `labels[rows]` by place: rows mispaired, without a word.
+        raise InputError(
+            f"`{name}` is a {type(values).__name__}, which is cut by index labels and not by place, so that rows "
+            "could get the labels of others. Give its `.to_numpy()`."
+        )
+    if name in ("weak", "gold", "test_y"):
+        _check_labels(name, values)
+    elif isinstance(values, np.ndarray) and values.dtype.kind == "f":
         bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
         if len(bad):
             raise InputError(f"`{name}` is NaN or infinite in row {bad[0]}. Mend it, or leave the row out.")
+
+
+def _check_labels(name: str, values: Any) -> None:
+    """Raises InputError unless the labels are numbers, one for each row."""
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biuf" and values.ndim == 1:
+        return
+    given = f"is a {type(values).__name__}"
+    if isinstance(values, np.ndarray):
+        given = f"has dtype {values.dtype} and shape {values.shape}"
+    raise InputError(f"`{name}` {given}, but labels are one number for each row. Make it a flat NumPy array of floats.")
 
 
 def shuffled_errors(weak: Floats, gold: Floats, rng: np.random.Generator) -> Floats:
@@ -137,8 +155,8 @@ def run_grid(
         seeds: each once; of the purchase and of the training.
         weak: prices of weak labels.
         gold: prices of gold labels.
-        prefix: examples in front of every text, paid for beside each purchase; None = texts, or whatever `x` holds, as
-            they are.
+        prefix: examples in front of every text, paid for beside each purchase: give it to `budget_grid` as well. None =
+            texts, or whatever `x` holds, as they are.
         progress: told the trials done and what was the last.
 
     Raises:

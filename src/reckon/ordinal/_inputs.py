@@ -21,6 +21,9 @@ from reckon.ordinal._rows import Matrix, Rows
 Codes: TypeAlias = NDArray[np.intp]  # [n], the place of each row's class in the order, from 0
 TINY = 1e-12  # of all weight: a class with less has its boundary at infinity, in floats
 HUGE = 1e100  # of a column on the solver's scale; squared and summed it must stay a number
+# Of a column's mean: what spreads less is a constant and its rounding, 1e-16 for a number, 1e-13 for a long sum. That
+# float32 rounds to 6e-8 is no measure: seconds since 1970, within minutes of each other, spread as little and mean it.
+ALIKE = 1e-12
 
 
 def read_features(estimator: BaseEstimator, x: ArrayLike | Matrix) -> Matrix:
@@ -80,7 +83,7 @@ def encode(labels: NDArray[Any], categories: Sequence[Any] | None) -> tuple[NDAr
     present = np.unique(labels)
     if categories is None:
         classes = present
-        if labels.dtype.kind in "OUS" and len(present) > 2:
+        if labels.dtype.kind in "OUS" and len(present) > 1:
             warnings.warn(
                 f"labels are ordered by letter: {' < '.join(map(str, classes))}. Give the order as categories=[...], "
                 "lowest first.",
@@ -169,13 +172,25 @@ def prepare(x: Matrix, codes: Codes, weights: Floats, classes: int, standardize:
     """
     order = np.argsort(codes, kind="stable")
     order = order[weights[order] > 0]
-    x, weights = x[order], weights[order] / weights[order].sum()
-    x = sparse.csr_array(x) if sparse.issparse(x) else x
+    x, weights = x[order], weights[order] / weights[order].sum()  # x is a copy from here on
+    if sparse.issparse(x):
+        x = sparse.csr_array(x)
+        x.sum_duplicates()
     starts = np.searchsorted(codes[order], np.arange(classes + 1))
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
-        means = weights @ x if standardize else np.zeros(x.shape[1])
-        scale = _spread(x, weights, means) if standardize else np.ones_like(means)
-        size = np.asarray(abs(x).max(axis=0).todense()).ravel() if sparse.issparse(x) else np.abs(x).max(axis=0)
+    size = np.asarray(abs(x).max(axis=0).todense()).ravel() if sparse.issparse(x) else np.abs(x).max(axis=0)
+    base: Floats = np.zeros(x.shape[1])
+    rest: Floats = base
+    scale = np.ones_like(base)
+    if standardize:
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told below
+            # In two steps: far from 0 a mean is off by its rounding, and that of what is left is not.
+            base = _base(x, weights)
+            if sparse.issparse(x):
+                x.data -= base[x.indices]
+            else:
+                x = x - base
+            rest = weights @ x
+            scale = _spread(x, weights, rest, base)
     bad = np.flatnonzero(~(np.isfinite(scale) & (size / scale < HUGE)))
     if len(bad):
         raise InputError(f"X, column {bad[0]}: numbers as large as {size[bad[0]]:.2g} cannot be squared. Scale it.")
@@ -183,16 +198,28 @@ def prepare(x: Matrix, codes: Codes, weights: Floats, classes: int, standardize:
     shift = np.zeros(x.shape[1] + 1)
     if sparse.issparse(x):
         design = sparse.csr_array(sparse.hstack([sparse.csr_array(ones), x @ sparse.diags_array(1 / scale)]))
-        shift[1:] = means / scale
+        shift[1:] = rest / scale
     else:
-        design = np.ascontiguousarray(np.hstack([ones, (x - means) / scale]))
-    return Prepared(rows=Rows(design, weights, starts, shift), means=means, scale=scale)
+        design = np.ascontiguousarray(np.hstack([ones, (x - rest) / scale]))
+    return Prepared(rows=Rows(design, weights, starts, shift), means=base + rest, scale=scale)
 
 
-def _spread(x: Matrix, weights: Floats, means: Floats) -> Floats:
-    """[p]: weighted population standard deviations, 1 for a constant column."""
+def _base(x: Matrix, weights: Floats) -> Floats:
+    """[p]: about the mean of each column, or 0 where a sparse one has zeros, which are to stay zeros.
+
+    A column with zeros spreads as far as its mean is from them, so it needs no base; one without them has nothing to
+    lose, and far from 0 its squares would hide its spread.
+    """
+    means = np.asarray(weights @ x)
+    if not sparse.issparse(x):
+        return means
+    full = np.bincount(x.indices, minlength=x.shape[1]) == x.shape[0]
+    return np.where(full, means, 0.0)
+
+
+def _spread(x: Matrix, weights: Floats, means: Floats, base: Floats) -> Floats:
+    """[p]: weighted population standard deviations of columns less their base, 1 for a constant column."""
     if sparse.issparse(x):
-        x.sum_duplicates()
         there, squares = x.copy(), x.copy()
         there.data = np.ones_like(x.data)
         squares.data = (x.data - means[x.indices]) ** 2
@@ -200,8 +227,7 @@ def _spread(x: Matrix, weights: Floats, means: Floats) -> Floats:
     else:
         variance = weights @ (x - means) ** 2
     spread = np.sqrt(variance)
-    constant = spread <= 1e-7 * np.abs(means)  # so little is what rounding leaves of one
-    return np.where(constant, 1.0, spread)
+    return np.where(spread <= ALIKE * np.abs(base + means), 1.0, spread)
 
 
 def restore(prepared: Prepared, theta: Floats, released_faults: bool) -> tuple[Floats, Floats]:

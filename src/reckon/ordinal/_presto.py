@@ -35,14 +35,14 @@ class PrestoClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         l1_ratio: 1 for the lasso, 0 for a ridge (the paper's PRESTO_L2), between them the elastic net.
         base_penalty: b, 0 or more: what the first boundary's weights cost.
         feature_penalties: [p] factors c_j, 0 or more; None: all 1.
-        standardize: solve with columns of weighted mean 0 and population sd 1; a constant column is divided by 1.
-            `coef_` is on the scale of X in either case.
+        standardize: solve with columns of weighted mean 0 and population sd 1; a constant column (its sd is below 1e-12
+            of its mean) is divided by 1. `coef_` is on the scale of X in either case.
         domain: "observed" lets the boundaries of a training row cross where its own class keeps a probability above 0;
             "all" does not, as in R, and may jam before the optimum.
         monotone: what `predict_proba` does where boundaries cross: "keep_last" lowers earlier boundaries and leaves
             P(Y = K) as it is, "cummax" raises later ones, "none" returns the negative probabilities.
         categories: the classes in their order, lowest first. None: that of y where it is an ordered categorical of
-            pandas, else ascending, which is right for numbers.
+            pandas, else ascending, which is right for numbers. Words are then sorted by letter, with a warning.
         released_faults: reproduce the published R code where it is wrong: intercepts taken back from centered columns
             by means times psi, and, in `PrestoClassifierCV`, lambda chosen by models whose psi are not summed up. For
             comparisons only.

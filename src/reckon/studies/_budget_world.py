@@ -14,12 +14,13 @@ from reckon.labels import (
     LabelData,
     Learner,
     LinearLearner,
-    LogConfidence,
+    Loss,
     Offer,
     SequentialTrainer,
     Stage,
     accuracy,
     shuffled_errors,
+    soft_cross_entropy,
 )
 
 if TYPE_CHECKING:
@@ -88,20 +89,17 @@ def weak_accuracy(data: LabelData) -> float:
 
 
 def sequential(
-    features: int, steps: tuple[int, int], *, loss: str = "soft", choose_gold: str = "random"
+    features: int, steps: tuple[int, int], *, loss: Loss = soft_cross_entropy, choose_gold: str = "random"
 ) -> SequentialTrainer:
     """The specification's student: first weak labels, then gold ones at a lower rate.
 
     Args:
         features: columns of x.
         steps: the most of each stage; the specification has 600 and 400.
-        loss: of weak labels, "soft" or "log-confidence" (which takes batches of 8).
+        loss: of weak labels; nothing else depends on it, so that arms which differ in it differ in nothing else.
         choose_gold: "random" or "uncertain".
     """
-    confident = loss == "log-confidence"
-    weak = Stage("weak", max_steps=steps[0])
-    if confident:
-        weak = Stage("weak", max_steps=steps[0], batch=8, loss=LogConfidence())
+    weak = Stage("weak", loss, max_steps=steps[0])
     gold = Stage("gold", max_steps=steps[1], lr_after=0.02)
     if choose_gold == "uncertain":
         gold = Stage("gold", max_steps=steps[1], lr_after=0.02, choose="uncertain")

@@ -63,7 +63,7 @@ def split(soup: Soup, rng: Rng, share: float = 0.1) -> NDArray[np.bool_]:
     return np.isin(soup.person, held)
 
 
-def scores(probability: NDArray[np.float64], rare: NDArray[np.bool_], bins: int = 10) -> dict[str, float]:
+def scores(probability: NDArray[np.float64], rare: NDArray[np.bool_], *, bins: int) -> dict[str, float]:
     """How good probabilities [n] of the rare class are by what came out [n]: Brier, log loss, and calibration.
 
     Calibration is the mean squared distance of a prediction from the share that came out in its bin, of `bins` bins of

@@ -17,6 +17,7 @@ from reckon.types import Rng
 Floats: TypeAlias = NDArray[np.float64]
 Design: TypeAlias = Literal["sparse", "dense"]
 Rare: TypeAlias = Callable[[Floats], Floats]  # features [n, p] to the probability of the last class [n]
+People: TypeAlias = NDArray[np.intp] | None  # whose row each is [n]; None: each is somebody else's
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,22 +71,27 @@ def expected_auc(scores: Floats, true: Floats) -> float:
     return float(members @ below / (members.sum() * others.sum()))
 
 
-def fit_rare(method: str, x: Floats, y: NDArray[np.intp]) -> Rare:
-    """The probability of the last class as a method has learned it."""
-    return METHODS[method](x, y)
+def fit_rare(method: str, x: Floats, y: NDArray[np.intp], people: People = None) -> Rare:
+    """The probability of the last class as a method has learned it; no fold that chooses a penalty splits a person."""
+    return METHODS[method](x, y, people)
 
 
-def _stages(model: PrestoClassifier | PrestoClassifierCV, x: Floats, y: NDArray[np.intp]) -> Rare:
-    rare: Rare = clone(model).fit(x, y).predict_rare
+def _stages(model: PrestoClassifier | PrestoClassifierCV, x: Floats, y: NDArray[np.intp], people: People) -> Rare:
+    fresh = clone(model)
+    if isinstance(model, PrestoClassifierCV):
+        # A row's own person among a fold's training rows would make too small a penalty look good.
+        fresh.fit(x, y, groups=people)
+    else:
+        fresh.fit(x, y)
+    rare: Rare = fresh.predict_rare
     return rare
 
 
-def _binary(model: PrestoClassifier | PrestoClassifierCV, x: Floats, y: NDArray[np.intp]) -> Rare:
-    rare: Rare = clone(model).fit(x, (y == y.max()).astype(int)).predict_rare
-    return rare
+def _binary(model: PrestoClassifier | PrestoClassifierCV, x: Floats, y: NDArray[np.intp], people: People) -> Rare:
+    return _stages(model, x, (y == y.max()).astype(np.intp), people)
 
 
-def _constant(x: Floats, y: NDArray[np.intp]) -> Rare:
+def _constant(x: Floats, y: NDArray[np.intp], people: People) -> Rare:
     share = float((y == y.max()).mean())
     return lambda fresh: np.full(len(fresh), share)
 
@@ -95,7 +101,7 @@ def _ridge() -> PrestoClassifierCV:
     return PrestoClassifierCV(PrestoClassifier(l1_ratio=0.0), n_lambdas=30, min_ratio=1e-4)
 
 
-METHODS: Mapping[str, Callable[[Floats, NDArray[np.intp]], Rare]] = {
+METHODS: Mapping[str, Callable[[Floats, NDArray[np.intp], People], Rare]] = {
     "presto": partial(_stages, PrestoClassifierCV()),
     "presto, free base": partial(_stages, PrestoClassifierCV(PrestoClassifier(base_penalty=0.0))),
     "presto, ridge": partial(_stages, _ridge()),

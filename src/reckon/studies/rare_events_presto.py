@@ -17,6 +17,7 @@ from reckon.types import Json, Rng
 
 UNIT = 1e-5  # of the squared errors told
 FRESH = 5000
+BINS = 5  # of some 180 rows of soup: in ten bins of 18, chance would be most of what is measured
 
 
 def cell(settings: Settings, seed: int) -> Measured:
@@ -26,7 +27,7 @@ def cell(settings: Settings, seed: int) -> Measured:
     from reckon.studies import _rare_world
 
     if settings["design"] == "soup":
-        return _taste(cast("str", settings["method"]), seed)
+        return _taste(settings, seed)
     intercepts = np.array(settings["intercepts"], dtype=np.float64)
     world = _rare_world.draw_world(
         Rng((seed, "rare-events-presto", "world")),
@@ -49,14 +50,16 @@ def cell(settings: Settings, seed: int) -> Measured:
     )
 
 
-def _taste(method: str, seed: int) -> Measured:
-    """One method on soup, a tenth of the people held back."""
+def _taste(settings: Settings, seed: int) -> Measured:
+    """One method on soup, a tenth of the people held back, and no person in two folds of the others."""
     from reckon.studies import _rare_soup, _rare_world
 
     soup = _rare_soup.read_soup()
     held = _rare_soup.split(soup, Rng((seed, "rare-events-presto", "soup")))
-    rare = _rare_world.fit_rare(method, soup.x[~held], soup.y[~held])
-    return Measured(metrics=_rare_soup.scores(rare(soup.x[held]), soup.y[held] == soup.y.max()))
+    method, bins = cast("str", settings["method"]), cast("int", settings["bins"])
+    rare = _rare_world.fit_rare(method, soup.x[~held], soup.y[~held], soup.person[~held])
+    came = soup.y[held] == soup.y.max()
+    return Measured(metrics=_rare_soup.scores(rare(soup.x[held]), came, bins=bins))
 
 
 METRICS = {
@@ -96,7 +99,7 @@ def _hard(method: str) -> dict[str, Json]:
 
 
 def _soup(method: str) -> dict[str, Json]:
-    return {"method": method, "design": "soup"}
+    return {"method": method, "design": "soup", "bins": BINS}
 
 
 _PRESTO, _ODDS, _LOGIT, _CONSTANT = "PRESTO", "proportional odds", "logit", "constant rate"
@@ -139,7 +142,7 @@ _SOUP_PILOT = {_PRESTO: "0.3434 (10 splits)", _LOGIT: "0.3422 (10 splits)", _ODD
 _SOUP_METRICS = {
     "brier": "Brier score, people held back",
     "log loss": "log loss, people held back",
-    "calibration": "squared calibration error, ten bins",
+    "calibration": f"squared calibration error, {BINS} bins",
 }
 _NO_SOUP = why_not()
 _HARD_ARMS = (_PRESTO, _RIDGE, _LOGIT_RIDGE, _LOGIT_LASSO, _LOGIT, _ODDS, _CONSTANT)
@@ -297,10 +300,17 @@ STUDY = Study(
         "long right tail. Verdicts are by logarithms of ratios within a seed.",
         "The paper's logit and proportional odds are not penalized. Most of the distance to its logit is shrinkage, "
         "which the tuned logits have as well.",
+        "The arm tuned as released has both faults of the published code that matter here: lambda is chosen by models "
+        "whose differences are not summed up, and intercepts are taken back from centered features wrongly. Features "
+        "have means near 0, so the second moves little, but the distance to PRESTO is not that of the tuning alone.",
         "The case of 48 features has intercepts (0, 4, 6) and q = 1/10, so that as many slopes differ as with ten "
         "features and q = 1/2; the specification gives its rate and sizes alone.",
         "Soup has no truth to be held to: its arms are scored on people held back, one split a seed, and run only "
-        "where Debian's r-cran-ordinal is installed.",
+        "where Debian's r-cran-ordinal is installed. Folds that choose a lambda keep the rows of a person together.",
+        "Calibration on soup is by bins of some 36 rows. Chance alone makes it about 0.003 for a right probability of "
+        "12 %, so it hardly tells arms apart; the Brier score and the log loss do that better.",
+        "Soup was run once before with folds that split people and with bins of some 18 rows. Both were mended "
+        "afterwards, and the rule of its claim was left as it was.",
         "Chosen before any run: the rules, the grids and the seeds. The pilot is an independent solver of ours.",
     ),
 )

@@ -167,7 +167,7 @@ def train_in_trl(signal: str, settings: Settings, seed: int) -> dict[str, Json]:
     rows = rows_for(task, seed, most * prompts, chat=tokenizer.chat_template is not None)
     generated = [0.0]  # by step
 
-    class Meter(TrainerCallback):
+    class Meter(TrainerCallback):  # type: ignore[misc]
         """Ends the run where the study's arms are read: after the step that uses the budget up."""
 
         def on_log(
@@ -185,31 +185,7 @@ def train_in_trl(signal: str, settings: Settings, seed: int) -> dict[str, Json]:
             reward_funcs=reward,
             train_dataset=datasets.Dataset.from_list(rows),
             callbacks=[Meter()],
-            args=trl.GRPOConfig(
-                output_dir=folder,
-                max_steps=most,
-                per_device_train_batch_size=group,
-                gradient_accumulation_steps=prompts,
-                num_generations=group,
-                shuffle_dataset=False,
-                max_completion_length=limit,
-                temperature=1.0,
-                learning_rate=cast("float", settings["lr"]),
-                lr_scheduler_type="constant",
-                adam_beta2=0.95,
-                # TRL divides this sum over tokens by the limit, so the gradient that is clipped at 1 is smaller by it.
-                max_grad_norm=1.0 / limit if form.loss == "dr_grpo" else 1.0,
-                loss_type=form.loss,
-                scale_rewards=form.scale,
-                beta=0.0,
-                seed=seed,
-                gradient_checkpointing=False,
-                logging_steps=1,
-                report_to="none",
-                save_strategy="no",
-                bf16=False,
-                disable_tqdm=True,
-            ),
+            args=trl.GRPOConfig(output_dir=folder, **_arguments(form, settings), seed=seed),
         )
         began = time.perf_counter()
         trainer.train()
@@ -225,6 +201,37 @@ def train_in_trl(signal: str, settings: Settings, seed: int) -> dict[str, Json]:
         "generated": round(sum(generated)),
         "rewards": [line["reward"] for line in lines],
         **_examined(policy, start),
+    }
+
+
+def _arguments(form: Form, settings: Settings) -> dict[str, object]:
+    """Of TRL's GRPOConfig: the arm's, where it has a name for it."""
+    prompts, group, limit = (cast("int", settings[key]) for key in ("prompts", "group", "limit"))
+    # TRL divides this sum over tokens by the limit, so the gradient that is clipped at 1 is smaller by it, and so is
+    # what Adam compares with its epsilon.
+    smaller = limit if form.loss == "dr_grpo" else 1
+    return {
+        "max_steps": settings["most"],
+        "per_device_train_batch_size": group,
+        "gradient_accumulation_steps": prompts,
+        "num_generations": group,
+        "shuffle_dataset": False,
+        "max_completion_length": limit,
+        "temperature": 1.0,
+        "learning_rate": settings["lr"],
+        "lr_scheduler_type": "constant",
+        "adam_beta2": 0.95,
+        "adam_epsilon": 1e-8 / smaller,
+        "max_grad_norm": 1.0 / smaller,
+        "loss_type": form.loss,
+        "scale_rewards": form.scale,
+        "beta": 0.0,
+        "gradient_checkpointing": False,
+        "logging_steps": 1,
+        "report_to": "none",
+        "save_strategy": "no",
+        "bf16": False,
+        "disable_tqdm": True,
     }
 
 
@@ -318,7 +325,7 @@ def loops_compared(ours: Shares, runs: Sequence[Mapping[str, Json]], cells: Mapp
             f"{run['minutes']:.1f} | {mine[1]} | {form.differs} |"
         )
         for exam, by_problem in cast("dict[str, ByProblem]", run["shares"]).items():
-            theirs.setdefault(exam, {}).setdefault(signal, {})[str(seed)] = cast("ByProblem", by_problem)
+            theirs.setdefault(exam, {}).setdefault(signal, {})[str(seed)] = by_problem
     for exam, signals in theirs.items():
         lines += [
             "",

@@ -18,6 +18,7 @@ from reckon.subsets._posterior import AmortizedPosterior, relaxed_samples
 from reckon.subsets._sets import Sets
 
 Encoder: TypeAlias = "Literal['linear', 'mlp'] | nn.Module"
+ELBO_SAMPLES = 5  # where inference itself draws none
 
 
 class SubsetModel(Protocol):
@@ -79,7 +80,7 @@ class EnergyModel(nn.Module):
         *,
         negatives: float | None = 1.0,
         tau: float = 0.1,
-        samples: int = 5,
+        samples: int = ELBO_SAMPLES,
         unit_variance: bool = False,
     ) -> None:
         super().__init__()
@@ -89,7 +90,9 @@ class EnergyModel(nn.Module):
     def loss(self, sets: Sets, uniform: Uniform) -> Tensor:
         """[B]: the loss of marginals, which trains the energy alone, less the ELBO, which trains the posterior alone.
 
-        The two have no weight in common, so one optimizer steps on their sum as two would on each.
+        The two have no weight in common, so the gradient of their sum is that of each. They meet where `train` clips:
+        it bounds the norm of both together, and a large gradient of one lessens the other's. The released code does
+        so too, but steps twice, the posterior first.
         """
         chosen = sets.optimal()
         weights = balanced_weights(chosen, sets.mask, self.negatives, uniform)
@@ -165,7 +168,10 @@ class GreedyModel(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class EnergyBased:
-    """Makes an `EnergyModel`. Sizes are small ones; the papers' are width 256, hidden 500, samples 5 or 8.
+    """Makes an `EnergyModel`. Sizes are small ones.
+
+    The papers' are a copula, width 256, hidden 500, scale 1, rank and samples 5 (EquiVSet) or 8 (INSET), and a linear
+    encoder for vectors.
 
     Raises:
         InputError: when called, if a setting is out of range.
@@ -173,7 +179,7 @@ class EnergyBased:
 
     context: Context = "complement"  # as of `SetEnergy`
     posterior: Literal["none", "independent", "copula"] = "none"  # DiffMF, EquiVSet_ind, EquiVSet_copula
-    inference: MeanField = field(default_factory=MeanField)
+    inference: MeanField = field(default_factory=MeanField)  # its `samples` are those of the posterior's ELBO as well
     encoder: Encoder = "mlp"  # 'linear' sees only sums of coordinates and |S|; a module is copied for each network
     width: int = 32  # numbers of an encoded element
     hidden: int = 64
@@ -205,6 +211,7 @@ class EnergyBased:
             guesses,
             negatives=self.negatives,
             tau=self.tau,
+            samples=self.inference.samples or ELBO_SAMPLES,  # one M for both, as in the released code
             unit_variance=self.unit_variance,
         )
 

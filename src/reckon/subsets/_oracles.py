@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from math import pi, sqrt
+from math import ceil, pi, sqrt
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from reckon.errors import InputError, MissingError
 from reckon.subsets._sets import Sets
 
 Floats = NDArray[np.float64]
+ROUNDING = 1e-9  # of an element: 0.07 * 100 and the like must not take one more
 
 
 def nearest_sets(count: int, rng: np.random.Generator, *, n: int = 20, k: int = 4) -> Sets:
@@ -138,7 +139,8 @@ def top_then_centers(features: ArrayLike, scores: ArrayLike, share: float = 1 / 
         raise InputError("top_then_centers: a feature or a score is NaN or infinite. Leave such elements out.")
     if not 0 < share <= 1:
         raise InputError(f"top_then_centers: share is {share}; it must lie in (0, 1].")
-    best = np.argsort(-worth, kind="stable")[: int(np.ceil(share * len(worth)))]
+    taken = max(1, ceil(share * len(worth) - ROUNDING))
+    best = np.argsort(-worth, kind="stable")[:taken]
     found = np.zeros(len(worth), dtype=bool)
     found[best[_centers(points[best])]] = True
     return found

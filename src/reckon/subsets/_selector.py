@@ -97,8 +97,8 @@ class SubsetSelector:
             whatever it is padded to and whichever sets are beside it.
 
         Raises:
-            InputError: nothing is fitted, an element has another shape than those seen in `fit`, a feature is NaN, a
-                set has fewer elements than `size`, or `size` is None and the model's psi are no probabilities.
+            InputError: nothing is fitted, an element has another shape than those seen in `fit`, a feature is NaN,
+                `size` is no whole number or larger than a set, or it is None and the model's psi are no probabilities.
         """
         sets, single = self._ground(V)
         psi = infer(self.model_, sets, self.seed)
@@ -168,9 +168,14 @@ def _sets(given: Sets | Pairs) -> Sets:
 
 
 def _sizes(size: int | Sequence[int], sets: Sets) -> torch.Tensor:
-    wanted = torch.as_tensor(size)
-    if wanted.is_floating_point() or wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != len(sets)):
-        raise InputError(f"SubsetSelector: size is {size}; give a whole number, or one for each of {len(sets)} sets.")
+    told = f"SubsetSelector: size is {size!r}; give a whole number, or one for each of {len(sets)} sets."
+    try:
+        wanted = torch.as_tensor(size)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch has one for each kind of oddity
+        raise InputError(told) from error
+    odd = wanted.is_floating_point() or wanted.is_complex() or wanted.dtype == torch.bool
+    if odd or wanted.ndim > 1 or (wanted.ndim == 1 and len(wanted) != len(sets)):
+        raise InputError(told)
     wanted = wanted.expand(len(sets))
     bad = ((wanted < 0) | (wanted > sets.sizes)).nonzero()
     if len(bad):

@@ -17,7 +17,7 @@ from reckon.errors import InputError
 class Sets:
     """B ground sets, padded to n elements, and the subset of each that is to be found where it is known."""
 
-    features: Tensor  # [B, n, ...] float32, one row an element; what stands in padding does not matter
+    features: Tensor  # [B, n, ...] float32 (other real numbers become it); what stands in padding does not matter
     mask: Tensor  # [B, n] bool, True where there is an element
     chosen: Tensor | None = None  # [B, n] bool, True in the optimal subset, False in padding; None = not known
 
@@ -28,6 +28,10 @@ class Sets:
                 f"sets: features are of shape {tuple(self.features.shape)} and the mask {self.mask.dtype} of "
                 f"{tuple(self.mask.shape)}; give [B, n, ...] numbers and [B, n] bool."
             )
+        if self.features.is_complex():
+            raise InputError(f"sets: features are {self.features.dtype}; give real numbers.")
+        # As `Sets.of` has it: networks take no other numbers.
+        object.__setattr__(self, "features", self.features.to(torch.float32))
         if not shape[0]:
             raise InputError("sets: there is no set; give at least one.")
         empty = (~self.mask.any(dim=1)).nonzero()
@@ -36,7 +40,9 @@ class Sets:
         bad = (self.mask & ~self.features.flatten(2).isfinite().all(dim=2)).nonzero()
         if len(bad):
             i, j = bad[0].tolist()
-            raise InputError(f"set {i}, element {j}: a feature is NaN or infinite. Mend it, or leave the element out.")
+            raise InputError(
+                f"set {i}, element {j}: a feature is NaN or infinite as float32. Mend or scale it, or leave it out."
+            )
         if self.chosen is None:
             return
         if tuple(self.chosen.shape) != shape or self.chosen.dtype != torch.bool:
