@@ -4,12 +4,11 @@ import json
 import math
 from dataclasses import replace
 
-import pyarrow
 import pytest
 import torch
 
 from reckon.errors import InputError, MissingError, RunError
-from reckon.evaluate import Difference, Evaluation, Response
+from reckon.evaluate import Evaluation, Response
 from reckon.runs import Run
 from reckon.steps import Pattern, step_ends, token_ends
 from reckon.stopping import stop_after_step
@@ -32,27 +31,11 @@ from reckon.studies.signals_on_smollm import (
     SURROGATE,
     cell,
 )
-from reckon.studies.signals_on_smollm_pages import (
-    PAID,
-    START,
-    compared,
-    knowledge,
-    over_time,
-    paired,
-    told_apart,
-    write_pages,
-)
-from reckon.studies.signals_on_smollm_trl import (
-    FORMS,
-    best_signal,
-    loops_compared,
-    main,
-    make_reward,
-    rows_for,
-    told,
-)
+from reckon.studies.signals_on_smollm_pages import PAID, knowledge, write_pages
+from reckon.studies.signals_on_smollm_trl import FORMS, main, make_reward, make_trainer, rows_for
 from reckon.tasks import RunningSums
-from reckon.types import Problem
+from reckon.train import take_step
+from reckon.types import Problem, Rng
 
 SUM = Problem(id="sum", prompt="Add these numbers step by step: 17, 48, 20", answer="85")
 FAST = {arm: {**settings, **STUDY.fast} for arm, settings in ARMS.items()}
@@ -375,75 +358,12 @@ def test_pages_keep_what_runs_elsewhere_had_told(every_arm, tmp_path):
     assert set(shares["held-out"]) == {RLOO, "the start", GRPO}
 
 
-def test_arms_are_paired_by_problem_and_by_the_seeds_that_both_have():
-    """Means over seeds of 0.5 and 1, less 0.25 and 0.25: 0.5, the differences 0.25 and 0.75, the error 0.25."""
-    arm = {"0": {"a": 0.25, "b": 1.0}, "1": {"a": 0.75, "b": 1.0}, "2": {"a": 0.0, "b": 0.0}}
-    other = {"0": {"a": 0.5, "b": 0.25}, "1": {"a": 0.0, "b": 0.25}}
-    found = paired(arm, other)
-    assert (found.mean, found.error) == (pytest.approx(0.5), pytest.approx(0.25))
-    page = compared({"held-out": {GRPO: other, "the start": {"0": other["0"]}, PRIME: arm}})
-    assert f"| {PRIME} | 0, 1, 2 | 0.500 | +0.250 ± 0.500 | +0.500 ± 0.250 (+0.250, +0.750) |" in page
-    assert f"| {GRPO} | 0, 1 | 0.250 | +0.000 ± 0.000 |  |" in page
-    assert "| the start | 0 | 0.375 |  |  |" in page
-
-
-def test_what_a_signal_knew_by_hand(monkeypatch):
-    """Of two steps. In the first one group won a pair and tied another (3/4), one lost, and one has no wrong answer."""
-    rows = [
-        *({"step": 1, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, [2.0, None]), (0.0, [1.0]), (0.0, [2.0]))),
-        *({"step": 1, "group": 1, "outcome": o, "s": v} for o, v in ((1.0, [0.5]), (0.0, [0.25, 0.5]))),
-        {"step": 1, "group": 2, "outcome": 1.0, "s": [1.0]},
-        *({"step": 2, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, 2.0), (0.0, 1.0), (None, 9.0), (0.0, None))),
-    ]
-    halves = []
-    for part in (rows[:6], rows[6:]):  # a column of values for tokens, and one of values for responses
-        table = pyarrow.Table.from_pylist(part)
-        monkeypatch.setattr("reckon.runs.read_rollouts", lambda run, columns, table=table: table)
-        halves.append(knowledge("run", "s")["second half"])  # of one step all is in the second half
-    assert halves[0] == {"auc": pytest.approx(0.375), "error": pytest.approx(0.375), "groups": 2}
-    assert (halves[1]["auc"], halves[1]["groups"]) == (1, 1)
-    page = told_apart({COOPER: {"0": dict(zip(("first half", "second half"), halves, strict=True))}})
-    assert f"| {COOPER} | `judge` | 0 | " in page
-    assert " (2) | 1.00 ± nan (1) |" in page
-
-
 @pytest.mark.parametrize("arm", PAID)
 def test_what_is_paid_is_in_the_rollouts(every_arm, arm):
     found = knowledge(runs.run_folder(FAST[arm], 0), PAID[arm])
     groups = sum(half["groups"] for half in found.values())
     assert groups >= 1
     assert all(0 <= half["auc"] <= 1 for half in found.values() if half["groups"])
-
-
-def test_curves_over_time_are_means_over_seeds():
-    x = {"minutes of training": [1.0, 3.0], "generated tokens": [10, 20]}
-    figure = over_time(
-        {"one": [{**x, "height": [0.0, 1.0]}, {**x, "minutes of training": [3.0, 5.0], "height": [1.0, 2.0]}]}
-    )
-    (panel,) = figure.axes
-    mean = panel.lines[-1]
-    assert (mean.get_xdata().tolist(), mean.get_ydata().tolist()) == ([2.0, 4.0], [0.5, 1.5])
-    assert len(panel.lines) == 3
-
-
-def accuracy_rows(left=(), **accuracies):
-    names = {"grpo": GRPO, "rloo": RLOO, "prime": PRIME, "surrogate": SURROGATE, "novelty": NOVELTY, "cooper": COOPER}
-    return {
-        "rows": [
-            {"arm": names[name], "says": "held-out: accuracy", "here": {"mean": value}}
-            for name, value in accuracies.items()
-        ]
-        + [{"arm": OREAL, "says": "held-out: accuracy", "here": {"mean": 0.9}}],
-        "not run": list(left),
-    }
-
-
-def test_the_best_signal_is_one_that_trl_has_a_place_for():
-    known = {"grpo": 0.3, "rloo": 0.2, "prime": 0.1, "surrogate": 0.1, "novelty": 0.2, "cooper": 0.4}
-    assert best_signal(accuracy_rows(**known)) == "judge"
-    assert best_signal(accuracy_rows(**{**known, "rloo": 0.5})) == "leave-one-out"
-    with pytest.raises(InputError, match="has not run PRIME, seed 1; RLOO, seed 1"):
-        best_signal(accuracy_rows(["PRIME, seed 1", "RLOO, seed 1"], **known))
 
 
 @pytest.mark.parametrize("signal", FORMS)
@@ -488,44 +408,52 @@ def test_trl_is_posed_the_problems_of_the_arms_in_their_order(every_arm):
     assert talk == {"role": "user", "content": rows_for(task, 0, 1, chat=False)[0]["prompt"]}
 
 
-def apart(mean, error):
-    return Difference(mean=mean, error=error, low=mean - 2 * error, high=mean + 2 * error, n=9)
-
-
 @pytest.mark.parametrize(
-    ("own", "theirs", "loops", "expected"),
-    [
-        (apart(0.2, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1)] * 2, "the signal"),
-        (apart(-0.2, 0.1), apart(-0.3, 0.1), [apart(0.1, 0.1)] * 2, "the signal"),
-        (apart(0.2, 0.1), apart(-0.3, 0.1), [apart(0.1, 0.1)] * 2, "neither is seen"),  # each the other way
-        (apart(0.19, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1)] * 2, "neither is seen"),
-        (apart(0.19, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1), apart(-0.2, 0.1)], "the loop"),
-        (apart(0.2, 0.1), apart(0.3, 0.1), [apart(0.2, 0.1), apart(0.0, 0.1)], "both"),
-        (apart(0.2, math.nan), apart(0.3, math.nan), [apart(0.2, math.nan), apart(0.0, 0.0)], "neither is seen"),
-    ],
+    ("signal", "arm", "smaller"), [("verdict", GRPO, 1), ("leave-one-out", RLOO, FAST[RLOO]["limit"])]
 )
-def test_what_tells_apart(own, theirs, loops, expected):
-    assert told(own, theirs, loops) == expected
-
-
-def test_loops_are_compared_by_problem():
-    """By hand: with the verdict TRL has (0.5, 0.5) where this loop has (0.5, 0.25); with format and length (1, 0.75)
-    where this has (0.75, 0.75); the start has (0, 0.25)."""
-    sides = {START: [0.0, 0.25], GRPO: [0.5, 0.25], SURROGATE: [0.75, 0.75]}
-    ours = {"held-out": {arm: {"0": dict(zip("ab", values, strict=True))} for arm, values in sides.items()}}
-    run = {"seed": 0, "steps": 25, "generated": 32100, "minutes": 9.0}
-    found = [
-        {**run, "signal": "verdict", "shares": {"held-out": {"a": 0.5, "b": 0.5}}},
-        {**run, "signal": "format-length", "shares": {"held-out": {"a": 1.0, "b": 0.75}}},
+def test_on_the_same_answers_both_loops_learn_the_same(every_arm, tmp_path, signal, arm, smaller):
+    """Three steps of the arm, and three of TRL's trainer that is handed the arm's answers in place of its own draws:
+    the gradient of every step, and where the weights have gone."""
+    pytest.importorskip("trl", reason="TRL is not installed (extra `oracles`)")
+    pytest.importorskip("datasets")
+    settings, start = FAST[arm], Start.of(FAST[arm])
+    recipe = runs.arm_recipe(settings, start, 0, tmp_path / "run")
+    policy = recipe.load_policy()
+    begun = {name: value.clone() for name, value in policy.network.state_dict().items()}
+    parts, _ = runs.arm_parts(recipe, policy, settings, start)
+    taken = [
+        take_step(
+            policy,
+            recipe.made_task,
+            parts,
+            Rng((0, step)),
+            step=step,
+            prompts=settings["prompts"],
+            answers=settings["group"],
+        )
+        for step in range(3)
     ]
-    cell = {"generated/spent/generated": 32900.0, "minutes": 5.25}
-    page = loops_compared(ours, found, {(GRPO, 0): cell, (SURROGATE, 0): cell})
-    assert "| verdict | GRPO | 0 | 25 | 32,100 | 32,900 | 9.0 | 5.2 |  |" in page
-    assert "| verdict | +0.375 ± 0.125 | +0.250 ± 0.250 | +0.125 ± 0.125 |  |  |  |" in page
-    assert (
-        "| format-length | +0.750 ± 0.250 | +0.625 ± 0.125 | +0.125 ± 0.125 | +0.375 ± 0.125 | +0.375 ± 0.125 |"
-        " the signal |" in page
+    assert any(0 < one.metrics["outcome/mean"] < 1 for one in taken)
+    answers = [[list(tokens) for tokens in answers_of(one.batch)] for one in taken]
+
+    def same(prompts, trainer):
+        ids = [trainer.processing_class(prompt)["input_ids"] for prompt in prompts]
+        return {"prompt_ids": ids, "completion_ids": answers[trainer.state.global_step], "logprobs": None}
+
+    trainer = make_trainer(signal, {**settings, "most": 3, "generated": 10**9}, 0, str(tmp_path), rollout_func=same)
+    trainer.train()
+    norms = [line["grad_norm"] * smaller for line in trainer.state.log_history if "grad_norm" in line]
+    assert norms == pytest.approx([one.metrics["policy/grad_norm"] for one in taken], rel=1e-3)
+    ours, theirs = (
+        torch.cat([(net.state_dict()[name] - value).flatten() for name, value in begun.items()])
+        for net in (policy.network, trainer.model)
     )
+    assert torch.linalg.norm(ours - theirs) < 0.02 * torch.linalg.norm(ours)
+
+
+def answers_of(batch):
+    """The sampled tokens of every response, in order."""
+    return [row[mask].tolist() for row, mask in zip(batch.seq.tokens, batch.seq.mask, strict=True)]
 
 
 def test_the_bridge_trains_in_trl_from_the_same_start(every_arm, tmp_path, capsys):

@@ -20,7 +20,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from reckon.errors import InputError, MissingError
 from reckon.files import write_file
@@ -138,6 +138,43 @@ def train_in_trl(signal: str, settings: Settings, seed: int) -> dict[str, Json]:
     Raises:
         MissingError: TRL or datasets is not installed.
     """
+    from reckon.models import LanguageModel, Sampling
+    from reckon.studies._smollm_start import Start
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(signal, settings, seed, folder)
+        began = time.perf_counter()
+        trainer.train()
+        minutes = (time.perf_counter() - began) / 60
+    history = trainer.state.log_history
+    lines = [line for line in history if "loss" in line]
+    sampling = Sampling(max_new_tokens=cast("int", settings["limit"]))
+    policy = LanguageModel(trainer.model, trainer.processing_class, sampling=sampling, dtype="float32")
+    return {
+        "signal": signal,
+        "seed": seed,
+        "steps": len(lines),
+        "trl": str(importlib.import_module("trl").__version__),
+        "minutes": round(minutes, 2),
+        "generated": round(_generated(history, settings)),
+        "rewards": [line["reward"] for line in lines],
+        **_examined(policy, Start.of(settings)),
+    }
+
+
+def make_trainer(signal: str, settings: Settings, seed: int, folder: str, **more: object) -> Any:
+    """TRL's GRPOTrainer with the start, the arm's problems and its settings, ending where the arm is read.
+
+    Args:
+        signal: one of `FORMS`.
+        settings: of any arm of the study.
+        seed: of the order of problems and of TRL's draws.
+        folder: TRL's own.
+        more: of the trainer.
+
+    Raises:
+        MissingError: TRL or datasets is not installed.
+    """
     try:
         trl, datasets = (importlib.import_module(name) for name in ("trl", "datasets"))
     except ImportError as error:
@@ -151,57 +188,39 @@ def train_in_trl(signal: str, settings: Settings, seed: int) -> dict[str, Json]:
         TrainingArguments,
     )
 
-    from reckon.models import LanguageModel, Sampling
     from reckon.studies import _smollm_exam as exam
     from reckon.studies._smollm_start import TRAINED, Start
 
-    start, form = Start.of(settings), FORMS[signal]
-    prompts, group, limit, most, budget = (
-        cast("int", settings[key]) for key in ("prompts", "group", "limit", "most", "generated")
-    )
-    sums = cast("Mapping[str, object]", settings["sums"])
-    task = exam.make_task(sums, seed=TRAINED, train=cast("int", settings["problems"]))
-    tokenizer = AutoTokenizer.from_pretrained(str(start.policy))
-    network = AutoModelForCausalLM.from_pretrained(str(start.policy), dtype="float32")
-    reward = make_reward(signal, start, task, tokenizer)
-    rows = rows_for(task, seed, most * prompts, chat=tokenizer.chat_template is not None)
-    generated = [0.0]  # by step
-
-    class Meter(TrainerCallback):  # type: ignore[misc]
+    class Ends(TrainerCallback):  # type: ignore[misc]
         """Ends the run where the study's arms are read: after the step that uses the budget up."""
 
         def on_log(
             self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: object
         ) -> None:
-            logs = cast("Mapping[str, float]", given["logs"])
-            if "completions/mean_length" in logs:
-                generated.append(logs["completions/mean_length"] * prompts * group)
-            control.should_training_stop |= sum(generated) >= budget
+            spent = _generated(state.log_history, settings)
+            control.should_training_stop |= spent >= cast("int", settings["generated"])
 
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = trl.GRPOTrainer(
-            model=network,
-            processing_class=tokenizer,
-            reward_funcs=reward,
-            train_dataset=datasets.Dataset.from_list(rows),
-            callbacks=[Meter()],
-            args=trl.GRPOConfig(output_dir=folder, **_arguments(form, settings), seed=seed),
-        )
-        began = time.perf_counter()
-        trainer.train()
-        minutes = (time.perf_counter() - began) / 60
-    lines = [line for line in trainer.state.log_history if "loss" in line]
-    policy = LanguageModel(trainer.model, tokenizer, sampling=Sampling(max_new_tokens=limit), dtype="float32")
-    return {
-        "signal": signal,
-        "seed": seed,
-        "steps": len(lines),
-        "trl": str(trl.__version__),
-        "minutes": round(minutes, 2),
-        "generated": round(sum(generated)),
-        "rewards": [line["reward"] for line in lines],
-        **_examined(policy, start),
-    }
+    start = Start.of(settings)
+    sums = cast("Mapping[str, object]", settings["sums"])
+    task = exam.make_task(sums, seed=TRAINED, train=cast("int", settings["problems"]))
+    tokenizer = AutoTokenizer.from_pretrained(str(start.policy))
+    count = cast("int", settings["most"]) * cast("int", settings["prompts"])
+    rows = rows_for(task, seed, count, chat=tokenizer.chat_template is not None)
+    return trl.GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(str(start.policy), dtype="float32"),
+        processing_class=tokenizer,
+        reward_funcs=make_reward(signal, start, task, tokenizer),
+        train_dataset=datasets.Dataset.from_list(rows),
+        callbacks=[Ends()],
+        args=trl.GRPOConfig(output_dir=folder, **_arguments(FORMS[signal], settings), seed=seed),
+        **more,
+    )
+
+
+def _generated(history: Sequence[Mapping[str, float]], settings: Settings) -> float:
+    """Tokens that the steps of TRL's log have generated."""
+    answers = cast("int", settings["prompts"]) * cast("int", settings["group"])
+    return sum(line.get("completions/mean_length", 0.0) for line in history) * answers
 
 
 def _arguments(form: Form, settings: Settings) -> dict[str, object]:

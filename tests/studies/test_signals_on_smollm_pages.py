@@ -1,0 +1,115 @@
+"""What the study signals-on-smollm writes beside its README, by hand: arms and loops compared, what signals knew."""
+
+import math
+
+import pyarrow
+import pytest
+
+from reckon.errors import InputError
+from reckon.evaluate import Difference
+from reckon.studies.signals_on_smollm import COOPER, GRPO, NOVELTY, OREAL, PRIME, RLOO, SURROGATE
+from reckon.studies.signals_on_smollm_pages import START, compared, knowledge, over_time, paired, told_apart
+from reckon.studies.signals_on_smollm_trl import best_signal, loops_compared, told
+
+
+def test_arms_are_paired_by_problem_and_by_the_seeds_that_both_have():
+    """Means over seeds of 0.5 and 1, less 0.25 and 0.25: 0.5, the differences 0.25 and 0.75, the error 0.25."""
+    arm = {"0": {"a": 0.25, "b": 1.0}, "1": {"a": 0.75, "b": 1.0}, "2": {"a": 0.0, "b": 0.0}}
+    other = {"0": {"a": 0.5, "b": 0.25}, "1": {"a": 0.0, "b": 0.25}}
+    found = paired(arm, other)
+    assert (found.mean, found.error) == (pytest.approx(0.5), pytest.approx(0.25))
+    page = compared({"held-out": {GRPO: other, "the start": {"0": other["0"]}, PRIME: arm}})
+    assert f"| {PRIME} | 0, 1, 2 | 0.500 | +0.250 ± 0.500 | +0.500 ± 0.250 (+0.250, +0.750) |" in page
+    assert f"| {GRPO} | 0, 1 | 0.250 | +0.000 ± 0.000 |  |" in page
+    assert "| the start | 0 | 0.375 |  |  |" in page
+
+
+def test_what_a_signal_knew_by_hand(monkeypatch):
+    """Of two steps. In the first one group won a pair and tied another (3/4), one lost, and one has no wrong answer."""
+    rows = [
+        *({"step": 1, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, [2.0, None]), (0.0, [1.0]), (0.0, [2.0]))),
+        *({"step": 1, "group": 1, "outcome": o, "s": v} for o, v in ((1.0, [0.5]), (0.0, [0.25, 0.5]))),
+        {"step": 1, "group": 2, "outcome": 1.0, "s": [1.0]},
+        *({"step": 2, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, 2.0), (0.0, 1.0), (None, 9.0), (0.0, None))),
+    ]
+    halves = []
+    for part in (rows[:6], rows[6:]):  # a column of values for tokens, and one of values for responses
+        table = pyarrow.Table.from_pylist(part)
+        monkeypatch.setattr("reckon.runs.read_rollouts", lambda run, columns, table=table: table)
+        halves.append(knowledge("run", "s")["second half"])  # of one step all is in the second half
+    assert halves[0] == {"auc": pytest.approx(0.375), "error": pytest.approx(0.375), "groups": 2}
+    assert (halves[1]["auc"], halves[1]["groups"]) == (1, 1)
+    page = told_apart({COOPER: {"0": dict(zip(("first half", "second half"), halves, strict=True))}})
+    assert f"| {COOPER} | `judge` | 0 | " in page
+    assert " (2) | 1.00 ± nan (1) |" in page
+
+
+def test_curves_over_time_are_means_over_seeds():
+    x = {"minutes of training": [1.0, 3.0], "generated tokens": [10, 20]}
+    figure = over_time(
+        {"one": [{**x, "height": [0.0, 1.0]}, {**x, "minutes of training": [3.0, 5.0], "height": [1.0, 2.0]}]}
+    )
+    (panel,) = figure.axes
+    mean = panel.lines[-1]
+    assert (mean.get_xdata().tolist(), mean.get_ydata().tolist()) == ([2.0, 4.0], [0.5, 1.5])
+    assert len(panel.lines) == 3
+
+
+def accuracy_rows(left=(), **accuracies):
+    names = {"grpo": GRPO, "rloo": RLOO, "prime": PRIME, "surrogate": SURROGATE, "novelty": NOVELTY, "cooper": COOPER}
+    return {
+        "rows": [
+            {"arm": names[name], "says": "held-out: accuracy", "here": {"mean": value}}
+            for name, value in accuracies.items()
+        ]
+        + [{"arm": OREAL, "says": "held-out: accuracy", "here": {"mean": 0.9}}],
+        "not run": list(left),
+    }
+
+
+def test_the_best_signal_is_one_that_trl_has_a_place_for():
+    known = {"grpo": 0.3, "rloo": 0.2, "prime": 0.1, "surrogate": 0.1, "novelty": 0.2, "cooper": 0.4}
+    assert best_signal(accuracy_rows(**known)) == "judge"
+    assert best_signal(accuracy_rows(**{**known, "rloo": 0.5})) == "leave-one-out"
+    with pytest.raises(InputError, match="has not run PRIME, seed 1; RLOO, seed 1"):
+        best_signal(accuracy_rows(["PRIME, seed 1", "RLOO, seed 1"], **known))
+
+
+def apart(mean, error):
+    return Difference(mean=mean, error=error, low=mean - 2 * error, high=mean + 2 * error, n=9)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "loops", "expected"),
+    [
+        (apart(0.2, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1)] * 2, "the signal"),
+        (apart(-0.2, 0.1), apart(-0.3, 0.1), [apart(0.1, 0.1)] * 2, "the signal"),
+        (apart(0.2, 0.1), apart(-0.3, 0.1), [apart(0.1, 0.1)] * 2, "neither is seen"),  # each the other way
+        (apart(0.19, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1)] * 2, "neither is seen"),
+        (apart(0.19, 0.1), apart(0.3, 0.1), [apart(0.1, 0.1), apart(-0.2, 0.1)], "the loop"),
+        (apart(0.2, 0.1), apart(0.3, 0.1), [apart(0.2, 0.1), apart(0.0, 0.1)], "both"),
+        (apart(0.2, math.nan), apart(0.3, math.nan), [apart(0.2, math.nan), apart(0.0, 0.0)], "neither is seen"),
+    ],
+)
+def test_what_tells_apart(own, theirs, loops, expected):
+    assert told(own, theirs, loops) == expected
+
+
+def test_loops_are_compared_by_problem():
+    """By hand: with the verdict TRL has (0.5, 0.5) where this loop has (0.5, 0.25); with format and length (1, 0.75)
+    where this has (0.75, 0.75); the start has (0, 0.25)."""
+    sides = {START: [0.0, 0.25], GRPO: [0.5, 0.25], SURROGATE: [0.75, 0.75]}
+    ours = {"held-out": {arm: {"0": dict(zip("ab", values, strict=True))} for arm, values in sides.items()}}
+    run = {"seed": 0, "steps": 25, "generated": 32100, "minutes": 9.0}
+    found = [
+        {**run, "signal": "verdict", "shares": {"held-out": {"a": 0.5, "b": 0.5}}},
+        {**run, "signal": "format-length", "shares": {"held-out": {"a": 1.0, "b": 0.75}}},
+    ]
+    cell = {"generated/spent/generated": 32900.0, "minutes": 5.25}
+    page = loops_compared(ours, found, {(GRPO, 0): cell, (SURROGATE, 0): cell})
+    assert "| verdict | GRPO | 0 | 25 | 32,100 | 32,900 | 9.0 | 5.2 |  |" in page
+    assert "| verdict | +0.375 ± 0.125 | +0.250 ± 0.250 | +0.125 ± 0.125 |  |  |  |" in page
+    assert (
+        "| format-length | +0.750 ± 0.250 | +0.625 ± 0.125 | +0.125 ± 0.125 | +0.375 ± 0.125 | +0.375 ± 0.125 |"
+        " the signal |" in page
+    )
