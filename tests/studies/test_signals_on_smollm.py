@@ -409,7 +409,8 @@ def test_trl_is_posed_the_problems_of_the_arms_in_their_order(every_arm):
 
 
 @pytest.mark.parametrize(
-    ("signal", "arm", "smaller"), [("verdict", GRPO, 1), ("leave-one-out", RLOO, FAST[RLOO]["limit"])]
+    ("signal", "arm", "smaller"),
+    [("verdict", GRPO, 1), ("leave-one-out", RLOO, FAST[RLOO]["limit"]), ("format-length", SURROGATE, 1)],
 )
 def test_on_the_same_answers_both_loops_learn_the_same(every_arm, tmp_path, signal, arm, smaller):
     """Three steps of the arm, and three of TRL's trainer that is handed the arm's answers in place of its own draws:
@@ -448,7 +449,7 @@ def test_on_the_same_answers_both_loops_learn_the_same(every_arm, tmp_path, sign
         torch.cat([(net.state_dict()[name] - value).flatten() for name, value in begun.items()])
         for net in (policy.network, trainer.model)
     )
-    assert torch.linalg.norm(ours - theirs) < 0.02 * torch.linalg.norm(ours)
+    assert torch.linalg.norm(ours - theirs) < 0.001 * torch.linalg.norm(ours)  # Adam's epsilon unscaled: 0.026
 
 
 def answers_of(batch):
