@@ -37,11 +37,14 @@ def test_what_a_signal_knew_by_hand(monkeypatch):
         table = pyarrow.Table.from_pylist(part)
         monkeypatch.setattr("reckon.runs.read_rollouts", lambda run, columns, table=table: table)
         halves.append(knowledge("run", "s")["second half"])  # of one step all is in the second half
-    assert halves[0] == {"auc": pytest.approx(0.375), "error": pytest.approx(0.375), "groups": 2}
-    assert (halves[1]["auc"], halves[1]["groups"]) == (1, 1)
+    # Deviations of (2, 1, 2) and (0.5, 0.75) over those of the verdicts (1, 0, 0) and (1, 0).
+    spread = (2**0.5 / 3 + 0.125) / (2**0.5 / 3 + 0.5)
+    first = {"auc": pytest.approx(0.375), "error": pytest.approx(0.375), "groups": 2, "spread": pytest.approx(spread)}
+    assert halves[0] == first
+    assert (halves[1]["auc"], halves[1]["groups"], halves[1]["spread"]) == (1, 1, 1)
     page = told_apart({COOPER: {"0": dict(zip(("first half", "second half"), halves, strict=True))}})
     assert f"| {COOPER} | `judge` | 0 | " in page
-    assert " (2) | 1.00 ± nan (1) |" in page
+    assert f" (2) | {spread:.2f} | 1.00 ± nan (1) | 1.00 |" in page
 
 
 def test_curves_over_time_are_means_over_seeds():

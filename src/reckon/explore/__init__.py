@@ -125,7 +125,9 @@ def __getattr__(name: str) -> object:
     if name not in _LATE:
         raise AttributeError(f"module 'reckon.explore' has no attribute {name!r}")
     if find_spec("gymnasium") is None:
-        raise MissingError(f"{name} needs gymnasium, which is not installed. Run: pip install 'reckon-rl[explore]'")
+        raise MissingError(
+            f"reckon.explore.{name} needs gymnasium, which is not installed. Run: pip install 'reckon-rl[explore]'"
+        )
     return getattr(import_module(f"reckon.explore.{_LATE[name]}"), name)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from reckon.errors import MissingError
 from reckon.files import write_file
 from reckon.labels import BudgetPlanner, LabelSource, read_pilot
+from reckon.studies._script import run_script
 from reckon.studies._study import slug
 from reckon.studies.label_budget_on_smollm import BUDGETS, STUDY
 
@@ -63,6 +64,11 @@ def _table(source: str, metrics: dict[str, float]) -> str:
     return text.getvalue()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Writes them into the folder that is named, and tells which."""
     for path in write_plans(Path(*sys.argv[1:2] or ["results/label-budget-on-smollm"])):
         sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -20,6 +20,7 @@ import numpy as np
 
 from reckon.errors import MissingError
 from reckon.files import write_file, writing
+from reckon.studies._script import run_script
 from reckon.studies._study import slug
 from reckon.studies.signals_on_smollm import ARMS, COOPER, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
 
@@ -43,7 +44,7 @@ HALVES = ("first half", "second half")  # of a run's steps
 Curves = Mapping[str, Sequence[float]]
 ByProblem = Mapping[str, float]  # share of right samples, by the problem's id
 Shares = dict[str, dict[str, dict[str, ByProblem]]]  # by exam, arm and seed
-Known = dict[str, dict[str, dict[str, dict[str, float]]]]  # by arm, seed and half: "auc", "error", "groups"
+Known = dict[str, dict[str, dict[str, dict[str, float]]]]  # by arm, seed and half: see `knowledge`
 
 
 def write_pages(out: Path) -> list[Path]:
@@ -162,7 +163,8 @@ def knowledge(run: Path, stream: str) -> dict[str, dict[str, float]]:
 
     Returns:
         By half: "auc", the mean over groups that have answers of both kinds of the share of pairs in which the right
-        one is paid more, ties half; "error", its standard error; "groups", how many they are.
+        one is paid more, ties half; "error", its standard error; "groups", how many they are; "spread", the standard
+        deviation in a group of what is paid over that of the verdict, each a mean over these groups.
     """
     from reckon.evaluate import count_pairs
     from reckon.runs import read_rollouts
@@ -173,17 +175,18 @@ def knowledge(run: Path, stream: str) -> dict[str, dict[str, float]]:
     for half, of in zip(HALVES, (steps[: len(steps) // 2], steps[len(steps) // 2 :]), strict=True):
         here = [row for row in rows if row["step"] in of]
         numbered = {key: i for i, key in enumerate(dict.fromkeys((row["step"], row["group"]) for row in here))}
-        pairs = count_pairs(
-            np.array([_sum(row[stream]) for row in here]),
-            np.array([np.nan if row["outcome"] is None else row["outcome"] for row in here], dtype=float),
-            np.array([numbered[row["step"], row["group"]] for row in here]),
-            len(numbered),
-        )
+        paid = np.array([_sum(row[stream]) for row in here])
+        right = np.array([np.nan if row["outcome"] is None else row["outcome"] for row in here], dtype=float)
+        group = np.array([numbered[row["step"], row["group"]] for row in here])
+        pairs = count_pairs(paid, right, group, len(numbered))
         both = pairs.pairs > 0
+        told = np.isfinite(paid) & np.isfinite(right)
+        spreads = [[values[told & (group == g)].std() for g in np.flatnonzero(both)] for values in (paid, right)]
         shares = pairs.wins[both] / pairs.pairs[both]
         error = float(shares.std(ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
         mean = float(shares.mean()) if len(shares) else float("nan")
-        found[half] = {"auc": mean, "error": error, "groups": float(len(shares))}
+        spread = float(np.sum(spreads[0]) / np.sum(spreads[1])) if len(shares) else float("nan")
+        found[half] = {"auc": mean, "error": error, "groups": float(len(shares)), "spread": spread}
     return found
 
 
@@ -201,16 +204,21 @@ def told_apart(known: Known) -> str:
         "How often what is paid beside the verdict, or instead of it, is higher for a right answer than for a wrong",
         "one to the same problem: mean over the groups of a run that have both ± standard error, with the groups in",
         "brackets. 0.5 is a coin. These are answers that the policy gave while it learned from the signal. `novelty`",
-        "need not know; OREAL's weights say where a response is decided, and not whether it is right.",
+        "need not know; OREAL's weights say where a response is decided, and not whether it is right. Spread: the",
+        "deviation in a group of what is paid (a response's sum, before its weight) over that of the verdict. Step",
+        "advantages have weight 3, novelty 0.1; PRIME's are credited and whitened apart from the verdict's.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
         "",
-        f"| arm | paid | seed | {' | '.join(HALVES)} |",
-        "|---|---|---|---|---|",
+        f"| arm | paid | seed | {' | '.join(f'{half} | spread' for half in HALVES)} |",
+        "|---|---|---|---|---|---|---|",
     ]
     for arm in (arm for arm in PAID if arm in known):
         for seed, halves in sorted(known[arm].items()):
-            cells = [f"{one['auc']:.2f} ± {one['error']:.2f} ({one['groups']:.0f})" for one in halves.values()]
+            cells = [
+                f"{one['auc']:.2f} ± {one['error']:.2f} ({one['groups']:.0f}) | {one['spread']:.2f}"
+                for one in halves.values()
+            ]
             lines.append(f"| {arm} | `{PAID[arm].removeprefix('stream/')}` | {seed} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -245,6 +253,11 @@ def over_time(cells: Mapping[str, Sequence[Curves]]) -> Figure:
     return figure
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Writes them into the folder that is named, and tells which."""
     for path in write_pages(Path(*sys.argv[1:2] or ["results/signals-on-smollm"])):
         sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    run_script(main)

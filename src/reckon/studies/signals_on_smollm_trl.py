@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, cast
 from reckon.errors import InputError, MissingError
 from reckon.files import write_file
 from reckon.studies import signals_on_smollm as study
+from reckon.studies._script import run_script
 from reckon.studies._study import slug
 from reckon.studies.signals_on_smollm_pages import START, ByProblem, Shares, paired
 from reckon.types import Json, Metrics, Rng
@@ -425,4 +426,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Json]:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)
