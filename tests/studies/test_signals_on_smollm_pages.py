@@ -7,8 +7,8 @@ import pytest
 
 from reckon.errors import InputError
 from reckon.evaluate import Difference
-from reckon.studies.signals_on_smollm import COOPER, GRPO, NOVELTY, OREAL, PRIME, RLOO, SURROGATE
-from reckon.studies.signals_on_smollm_pages import START, compared, knowledge, over_time, paired, told_apart
+from reckon.studies.signals_on_smollm import COOPER, GRPO, NOVELTY, OREAL, PRIME, RLOO, STEPS, SURROGATE
+from reckon.studies.signals_on_smollm_pages import PAID, START, compared, knowledge, over_time, paired, told_apart
 from reckon.studies.signals_on_smollm_trl import best_signal, loops_compared, told
 
 
@@ -24,27 +24,45 @@ def test_arms_are_paired_by_problem_and_by_the_seeds_that_both_have():
     assert "| the start | 0 | 0.375 |  |  |" in page
 
 
-def test_what_a_signal_knew_by_hand(monkeypatch):
-    """Of two steps. In the first one group won a pair and tied another (3/4), one lost, and one has no wrong answer."""
+def rows_of(group, *answers, step=1, stream="s"):
+    return [{"step": step, "group": group, "outcome": right, stream: paid} for right, paid in answers]
+
+
+def knew(monkeypatch, rows, stream="s"):
+    """Of one step, so that all of it is in the second half."""
+    table = pyarrow.Table.from_pylist(rows)
+    monkeypatch.setattr("reckon.runs.read_rollouts", lambda run, columns: table)
+    return knowledge("run", stream)["second half"]
+
+
+def test_what_rewards_knew_by_hand(monkeypatch):
+    """One group won a pair and tied another (3/4), one lost, and one has no wrong answer. Sums of (2, 1, 2) and (0.5,
+    0.75), whose means are 5/3 and 0.625; deviations over those of the verdicts (1, 0, 0) and (1, 0)."""
     rows = [
-        *({"step": 1, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, [2.0, None]), (0.0, [1.0]), (0.0, [2.0]))),
-        *({"step": 1, "group": 1, "outcome": o, "s": v} for o, v in ((1.0, [0.5]), (0.0, [0.25, 0.5]))),
-        {"step": 1, "group": 2, "outcome": 1.0, "s": [1.0]},
-        *({"step": 2, "group": 0, "outcome": o, "s": v} for o, v in ((1.0, 2.0), (0.0, 1.0), (None, 9.0), (0.0, None))),
+        *rows_of(0, (1.0, [2.0, None]), (0.0, [1.0]), (0.0, [2.0])),
+        *rows_of(1, (1.0, [0.5]), (0.0, [0.25, 0.5])),
+        *rows_of(2, (1.0, [1.0])),
     ]
-    halves = []
-    for part in (rows[:6], rows[6:]):  # a column of values for tokens, and one of values for responses
-        table = pyarrow.Table.from_pylist(part)
-        monkeypatch.setattr("reckon.runs.read_rollouts", lambda run, columns, table=table: table)
-        halves.append(knowledge("run", "s")["second half"])  # of one step all is in the second half
-    # Deviations of (2, 1, 2) and (0.5, 0.75) over those of the verdicts (1, 0, 0) and (1, 0).
+    found = knew(monkeypatch, rows)
     spread = (2**0.5 / 3 + 0.125) / (2**0.5 / 3 + 0.5)
-    first = {"auc": pytest.approx(0.375), "error": pytest.approx(0.375), "groups": 2, "spread": pytest.approx(spread)}
-    assert halves[0] == first
-    assert (halves[1]["auc"], halves[1]["groups"], halves[1]["spread"]) == (1, 1, 1)
-    page = told_apart({COOPER: {"0": dict(zip(("first half", "second half"), halves, strict=True))}})
+    expected = {"auc": 0.375, "error": 0.375, "groups": 2, "mean": (5 / 3 + 0.625) / 2, "spread": spread}
+    assert found == pytest.approx(expected)
+    alone = knew(monkeypatch, rows_of(0, (1.0, 2.0), (0.0, 1.0), (None, 9.0), (0.0, None)))  # two are not known
+    assert alone == pytest.approx({"auc": 1, "error": math.nan, "groups": 1, "mean": 1.5, "spread": 1}, nan_ok=True)
+    page = told_apart({COOPER: {"0": {"first half": found, "second half": alone}}})
     assert f"| {COOPER} | `judge` | 0 | " in page
-    assert f" (2) | {spread:.2f} | 1.00 ± nan (1) | 1.00 |" in page
+    assert " (2) | 1.15 | 0.61 | 1.00 ± nan (1) | 1.50 | 1.00 |" in page
+    none = knew(monkeypatch, rows_of(0, (1.0, 2.0), (1.0, 1.0)))
+    assert none["groups"] == 0
+    assert math.isnan(none["auc"])
+
+
+def test_what_advantages_knew_by_hand(monkeypatch):
+    """Means over tokens of 0.5 and 1, one without a step left out; the spread is that of 0, 1, 1, 1 over 1/2."""
+    rows = rows_of(0, (1.0, [0.0, None, 1.0]), (0.0, [1.0, 1.0]), stream=PAID[STEPS])
+    found = knew(monkeypatch, rows, PAID[STEPS])
+    assert (found["auc"], found["mean"]) == (0, 0.75)
+    assert found["spread"] == pytest.approx((3 / 16) ** 0.5 / 0.5)
 
 
 def test_curves_over_time_are_means_over_seeds():

@@ -40,6 +40,8 @@ PAID: Mapping[str, str] = {
     NOVELTY: "stream/bonus/novelty",
     COOPER: "stream/judge",
 }
+# An advantage of a step stands at each of its tokens: what a response has of them is their mean. Rewards add up.
+ADVANTAGES = (PAID[STEPS],)
 HALVES = ("first half", "second half")  # of a run's steps
 Curves = Mapping[str, Sequence[float]]
 ByProblem = Mapping[str, float]  # share of right samples, by the problem's id
@@ -159,41 +161,54 @@ def knowledge(run: Path, stream: str) -> dict[str, dict[str, float]]:
 
     Args:
         run: its folder.
-        stream: a column of its rollouts; of values for tokens a response has the sum.
+        stream: a column of its rollouts, with its weight; of values for tokens a response has the sum, or of
+            `ADVANTAGES` the mean.
 
     Returns:
-        By half: "auc", the mean over groups that have answers of both kinds of the share of pairs in which the right
-        one is paid more, ties half; "error", its standard error; "groups", how many they are; "spread", the standard
-        deviation in a group of what is paid over that of the verdict, each a mean over these groups.
+        By half, over groups that have answers of both kinds: "auc", the mean share of pairs in which the right one is
+        paid more, ties half; "error", its standard error; "groups", how many they are; "mean" of what is paid;
+        "spread", the mean standard deviation in a group of what is paid (of `ADVANTAGES` over all tokens of the group)
+        over that of the verdict.
     """
-    from reckon.evaluate import count_pairs
     from reckon.runs import read_rollouts
 
     rows = read_rollouts(run, columns=["step", "group", "outcome", stream]).to_pylist()
+    known = [row for row in rows if row["outcome"] is not None and row[stream] is not None]
     steps = sorted({row["step"] for row in rows})
-    found = {}
-    for half, of in zip(HALVES, (steps[: len(steps) // 2], steps[len(steps) // 2 :]), strict=True):
-        here = [row for row in rows if row["step"] in of]
-        numbered = {key: i for i, key in enumerate(dict.fromkeys((row["step"], row["group"]) for row in here))}
-        paid = np.array([_sum(row[stream]) for row in here])
-        right = np.array([np.nan if row["outcome"] is None else row["outcome"] for row in here], dtype=float)
-        group = np.array([numbered[row["step"], row["group"]] for row in here])
-        pairs = count_pairs(paid, right, group, len(numbered))
-        both = pairs.pairs > 0
-        told = np.isfinite(paid) & np.isfinite(right)
-        spreads = [[values[told & (group == g)].std() for g in np.flatnonzero(both)] for values in (paid, right)]
-        shares = pairs.wins[both] / pairs.pairs[both]
-        error = float(shares.std(ddof=1)) / len(shares) ** 0.5 if len(shares) > 1 else float("nan")
-        mean = float(shares.mean()) if len(shares) else float("nan")
-        spread = float(np.sum(spreads[0]) / np.sum(spreads[1])) if len(shares) else float("nan")
-        found[half] = {"auc": mean, "error": error, "groups": float(len(shares)), "spread": spread}
-    return found
+    halves = zip(HALVES, (steps[: len(steps) // 2], steps[len(steps) // 2 :]), strict=True)
+    return {half: _known([row for row in known if row["step"] in of], stream) for half, of in halves}
 
 
-def _sum(value: float | Sequence[float] | None) -> float:
-    if value is None:
-        return float("nan")
-    return float(value) if isinstance(value, int | float) else float(np.nansum(np.array(value, dtype=float)))
+def _known(rows: Sequence[Mapping[str, Any]], stream: str) -> dict[str, float]:
+    from reckon.evaluate import count_pairs
+
+    groups: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["step"], row["group"]), []).append(row)
+    shares, paid, spreads, verdicts = [], [], [], []
+    for group in groups.values():
+        right = np.array([row["outcome"] for row in group], dtype=float)
+        values = [_values(row[stream]) for row in group]
+        whole = np.array([np.nanmean(one) if stream in ADVANTAGES else np.nansum(one) for one in values])
+        pairs = count_pairs(whole, right, np.zeros(len(group), dtype=int), 1)
+        if not pairs.pairs[0]:
+            continue
+        shares.append(pairs.auc)
+        paid.append(whole.mean())
+        spreads.append(np.nanstd(np.concatenate(values)) if stream in ADVANTAGES else whole.std())
+        verdicts.append(right.std())
+    n = len(shares)
+    return {
+        "auc": float(np.mean(shares)) if n else float("nan"),
+        "error": float(np.std(shares, ddof=1)) / n**0.5 if n > 1 else float("nan"),
+        "groups": float(n),
+        "mean": float(np.mean(paid)) if n else float("nan"),
+        "spread": float(np.sum(spreads) / np.sum(verdicts)) if n else float("nan"),
+    }
+
+
+def _values(value: float | Sequence[float | None]) -> Any:
+    return np.atleast_1d(np.array(value, dtype=float))
 
 
 def told_apart(known: Known) -> str:
@@ -205,18 +220,19 @@ def told_apart(known: Known) -> str:
         "one to the same problem: mean over the groups of a run that have both ± standard error, with the groups in",
         "brackets. 0.5 is a coin. These are answers that the policy gave while it learned from the signal. `novelty`",
         "need not know; OREAL's weights say where a response is decided, and not whether it is right. Spread: the",
-        "deviation in a group of what is paid (a response's sum, before its weight) over that of the verdict. Step",
-        "advantages have weight 3, novelty 0.1; PRIME's are credited and whitened apart from the verdict's.",
+        "deviation in a group of what is paid, with its weight, over that of the verdict. Of rewards a response has",
+        "the sum, of step advantages the mean, and their spread is that of all tokens. PRIME's rewards are credited",
+        "and whitened apart from the verdict's, so that their size is not what counts.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
         "",
-        f"| arm | paid | seed | {' | '.join(f'{half} | spread' for half in HALVES)} |",
-        "|---|---|---|---|---|---|---|",
+        f"| arm | paid | seed | {' | '.join(f'{half} | mean | spread' for half in HALVES)} |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for arm in (arm for arm in PAID if arm in known):
         for seed, halves in sorted(known[arm].items()):
             cells = [
-                f"{one['auc']:.2f} ± {one['error']:.2f} ({one['groups']:.0f}) | {one['spread']:.2f}"
+                f"{one['auc']:.2f} ± {one['error']:.2f} ({one['groups']:.0f}) | {one['mean']:.2f} | {one['spread']:.2f}"
                 for one in halves.values()
             ]
             lines.append(f"| {arm} | `{PAID[arm].removeprefix('stream/')}` | {seed} | {' | '.join(cells)} |")
