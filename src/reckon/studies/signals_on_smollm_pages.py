@@ -222,7 +222,7 @@ def told_apart(known: Known) -> str:
         "need not know; OREAL's weights say where a response is decided, and not whether it is right. Spread: the",
         "deviation in a group of what is paid, with its weight, over that of the verdict. Of rewards a response has",
         "the sum, of step advantages the mean, and their spread is that of all tokens. PRIME's rewards are credited",
-        "and whitened apart from the verdict's, so that their size is not what counts.",
+        "against a baseline of their own, and then added.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
         "",
