@@ -1,5 +1,6 @@
 """Hugging Face's sequence-classification models as rewards, against transformers' own pipeline."""
 
+import json
 import pickle
 
 import pytest
@@ -264,7 +265,7 @@ def test_it_travels_in_a_pickle(folder, batch):
 
 
 def test_a_plain_language_model_is_no_judge(small_model):
-    with pytest.raises(InputError, match=r"lack 'score.weight', which would be random numbers"):
+    with pytest.raises(InputError, match=r"lack 'score.weight'\. Was .* and as a sequence-classification model\?"):
         SequenceClassifier(small_model, label=0)
 
 
@@ -272,15 +273,29 @@ def test_pickled_weights_are_never_opened(tmp_path):
     folder = save(tmp_path)
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(MissingError, match="must be safetensors; pickled ones are never opened"):
+    with pytest.raises(InputError, match=r"are pickled, .* Convert them to safetensors"):
         SequenceClassifier(folder)
 
 
 def test_damaged_weights_are_told_in_a_sentence(tmp_path):
     folder = save(tmp_path)
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(MissingError, match="no model could be opened from the folder"):
+    with pytest.raises(MissingError, match="the model could not be opened from the folder"):
         SequenceClassifier(folder)
+
+
+def test_an_encoder_decoder_is_refused_before_its_weights_are_read(tmp_path):
+    folder = save(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "is_encoder_decoder": True}))
+    with pytest.raises(InputError, match="is an encoder-decoder model"):
+        SequenceClassifier(folder)
+
+
+def test_a_folder_below_home_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "judge")
+    assert SequenceClassifier("~/judge").label == 0
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "nowhere", "a/b/c"])

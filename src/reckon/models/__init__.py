@@ -10,6 +10,7 @@ from reckon.models._settings import Lora, Optimization, Sampling, check_sync
 from reckon.models._store import BUILT_IN, cache_folder, fetch, listing, remove
 
 if TYPE_CHECKING:
+    from reckon.models._load import find_device, open_pretrained
     from reckon.models._open import load_model
     from reckon.models._reference import Reference
     from reckon.models._text import pieces
@@ -25,12 +26,21 @@ __all__ = [
     "cache_folder",
     "check_sync",
     "fetch",
+    "find_device",
     "listing",
     "load_model",
+    "open_pretrained",
     "pieces",
     "remove",
 ]
-_LATE = {"LanguageModel": "language", "load_model": "_open", "Reference": "_reference", "pieces": "_text"}
+_LATE = {
+    "LanguageModel": "language",
+    "Reference": "_reference",
+    "find_device": "_load",
+    "load_model": "_open",
+    "open_pretrained": "_load",
+    "pieces": "_text",
+}
 
 
 def __getattr__(name: str) -> object:

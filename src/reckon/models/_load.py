@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -15,11 +15,14 @@ from reckon.errors import InputError, MissingError
 from reckon.models import _store
 from reckon.models._settings import Dtype
 
+if TYPE_CHECKING:
+    from transformers.models.auto.auto_factory import _BaseAutoModelClass
+
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
-def find_device(name: str = "auto") -> torch.device:
-    """The device named, or the fastest there is: CUDA, then MPS, then CPU.
+def find_device(name: str = "auto", key: str = "model.device") -> torch.device:
+    """The device named, or the fastest there is: CUDA, then MPS, then CPU. `key`: the setting, for the message.
 
     Raises:
         InputError: there is no such device here.
@@ -29,7 +32,7 @@ def find_device(name: str = "auto") -> torch.device:
             return torch.empty(0, device=name).device
         except (RuntimeError, AssertionError) as error:  # no such name, no such hardware, not compiled for it
             raise InputError(
-                f"`model.device` is {name!r}, which cannot be used here ({str(error).splitlines()[0][:120]}). "
+                f"`{key}` is {name!r}, which cannot be used here ({str(error).splitlines()[0][:120]}). "
                 "Take auto, cpu, cuda, cuda:1 or mps."
             ) from error
     if torch.cuda.is_available():
@@ -70,49 +73,73 @@ def open_network(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         MissingError: there is no such folder, name or hub repository, or no network to reach the hub.
         InputError: the folder holds no safetensors weights, not all of them, or only pickled ones, which are never
-            opened.
+            opened; it is no decoder, or its tokenizer has no end token.
     """
-    folder = Path(name).expanduser()
     if name in _store.BUILT_IN:
-        folder = _store.fetch(name)
-    elif folder.exists():
-        _check_folder(folder)
-    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        name = str(_store.fetch(name))
+    elif not _may_be_there(name):
         raise MissingError(
             f"there is no model {name!r}: it is no folder here, and none of the built-in models "
             f"({', '.join(sorted(_store.BUILT_IN))}). Give one of these, a folder, or a hub id such as 'org/name'."
         )
+    network, tokenizer = open_pretrained(name, AutoModelForCausalLM, "a causal language model")
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"the tokenizer of {name!r} has no end token, so no response could ever end. Set one.")
+    return network, tokenizer
+
+
+def open_pretrained(
+    name: str, reader: type[_BaseAutoModelClass], what: str, dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A network of a folder or the hub, and its tokenizer; safetensors only, and no code of the model's own.
+
+    Args:
+        name: a folder that holds a model, or a hub id such as "org/model".
+        reader: the class of transformers that reads it, such as AutoModelForCausalLM.
+        what: what it must have been saved as, for the message.
+        dtype: of its weights.
+
+    Raises:
+        MissingError: there is no such folder or hub repository, or no network to reach the hub.
+        InputError: no safetensors weights, not all of them, or an encoder-decoder model.
+    """
+    if not _may_be_there(name):
+        raise MissingError(f"there is no model {name!r}. Give a folder, or a hub id such as 'org/name'.")
+    folder = Path(name).expanduser()
+    if folder.exists():
+        _check_folder(folder)
     source = str(folder) if folder.exists() else name
     logging.disable_progress_bar()  # a second or two, and the caller may want its standard error to itself
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        if config.is_encoder_decoder:
+            raise InputError(f"{name!r} is an encoder-decoder model; reckon reads decoders and encoders alone.")
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        network, found = AutoModelForCausalLM.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
+        network, found = reader.from_pretrained(
+            source, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
         )
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         first = " ".join(str(error).split())[:400] or type(error).__name__
         where = f"the folder {source}" if folder.exists() else f"{name!r} from the Hugging Face hub"
         remedy = "" if folder.exists() else " Check the name and the network; a model already fetched opens offline."
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") and not folder.exists() else ""
         raise MissingError(f"the model could not be opened from {where}{offline}: {first}{remedy}") from error
-    if found["missing_keys"]:  # they were drawn at random, and the model would be nobody's
-        missing = sorted(found["missing_keys"])
+    if missing := sorted(found["missing_keys"]):  # they were drawn at random, and the model would be nobody's
         raise InputError(
             f"the weights of {name!r} lack {missing[0]!r}"
             + (f" and {len(missing) - 1} more. " if len(missing) > 1 else ". ")
-            + "Was the model saved completely, and as a causal language model?"
+            + f"Was the model saved completely, and as {what}?"
         )
-    if config.is_encoder_decoder:
-        raise InputError(f"{name!r} is an encoder-decoder model; reckon trains decoder-only language models.")
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"the tokenizer of {name!r} has no end token, so no response could ever end. Set one.")
     return network, tokenizer
+
+
+def _may_be_there(name: str) -> bool:
+    """Whether it is a folder, or reads as a hub id."""
+    if Path(name).expanduser().exists():
+        return True
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1
 
 
 def _check_folder(folder: Path) -> None:

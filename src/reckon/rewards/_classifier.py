@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import torch
 
-from reckon.errors import InputError, MissingError
+from reckon.errors import InputError
 from reckon.types import Batch, End, Problem, Stream
 
 if TYPE_CHECKING:
@@ -56,7 +56,8 @@ class SequenceClassifier:
 
         Raises:
             MissingError: there is no such model, or its weights cannot be opened.
-            InputError: the weights lack a part, as a model without a classifier does; a label that is not there.
+            InputError: the weights are pickled or lack a part, as a model without a classifier does; a label that is
+                not there.
         """
         if tokens_per_batch < 1:
             raise InputError(f"sequence_classifier: `tokens_per_batch` is {tokens_per_batch}; it must be at least 1.")
@@ -69,8 +70,18 @@ class SequenceClassifier:
                 raise InputError(f"sequence_classifier: `{key}` is {value!r}; it must be one of {', '.join(known)}.")
         self.name = str(name)
         self.output, self.too_long, self.tokens_per_batch = output, too_long, tokens_per_batch
-        network, self.tokenizer = _open(self.name, torch.bfloat16 if dtype == "bfloat16" else torch.float32)
-        self.network: PreTrainedModel = network.to(_device(device)).requires_grad_(False)
+        from transformers import AutoModelForSequenceClassification
+
+        from reckon.models import find_device, open_pretrained
+
+        found = find_device(device, "device")
+        network, self.tokenizer = open_pretrained(
+            self.name,
+            AutoModelForSequenceClassification,
+            "a sequence-classification model",
+            torch.bfloat16 if dtype == "bfloat16" else torch.float32,
+        )
+        self.network: PreTrainedModel = network.to(found).requires_grad_(False)
         self._own_pad: int | None = getattr(self._config, "pad_token_id", None)
         self._at_end_token: bool | None = getattr(network.config, END_TOKEN_KEY, None)  # None = not our export
         self._system: str | None = getattr(network.config, SYSTEM_KEY, None)
@@ -292,53 +303,3 @@ def _label(name: str, label: int | str | None, labels: Mapping[int, str]) -> int
             f"sequence_classifier: {name!r} has no label {label!r}; it has {', '.join(map(repr, labels.values()))}."
         )
     return place
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        fallback = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if torch.cuda.is_available() else fallback)
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"sequence_classifier: `device` is {name!r}, which cannot be used here. Take auto, cpu, cuda or mps."
-        ) from error
-
-
-def _open(name: str, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Network and tokenizer; safetensors only, and no code of the model's own."""
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-    from transformers.utils import logging
-
-    folder = Path(name)
-    if not folder.exists() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        raise MissingError(
-            f"sequence_classifier: there is no model {name!r}. Give a folder, or a hub id such as 'org/name'."
-        )
-    where = f"the folder {name}" if folder.exists() else f"{name!r} of the Hugging Face hub"
-    logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        if config.is_encoder_decoder:
-            raise InputError(f"sequence_classifier: {name!r} is an encoder-decoder model, which reckon does not read.")
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        network, found = AutoModelForSequenceClassification.from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
-        )
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        first = " ".join(str(error).split())[:300] or type(error).__name__
-        raise MissingError(
-            f"sequence_classifier: no model could be opened from {where}: {first} Its weights must be safetensors; "
-            "pickled ones are never opened."
-        ) from error
-    if found["missing_keys"]:  # they were drawn at random, and every reward would be noise
-        missing = sorted(found["missing_keys"])
-        raise InputError(
-            f"sequence_classifier: the weights of {name!r} lack {missing[0]!r}, which would be random numbers. "
-            "Was it saved as a sequence-classification model?"
-        )
-    return network, tokenizer
