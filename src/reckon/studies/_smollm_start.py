@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, cast
 from reckon import __version__
 from reckon.files import write_file
 from reckon.studies import _smollm_exam as exam
+from reckon.studies import _smollm_lines
 from reckon.types import Json, Metrics, Rng
 
 if TYPE_CHECKING:
@@ -167,13 +168,16 @@ class Start:
         """What stands in a recipe as `start:NAME`.
 
         Args:
-            name: a piece that is a folder, `limit`, `total` (how the final answer is read), or `p` (the wanted length
-                as a share of the limit, of the worked solutions and of nothing that a model wrote).
+            name: a piece that is a folder, `limit`, `total` (how the final answer is read), `lines` (what each line
+                did, by rule), or `p` (the wanted length as a share of the limit, of the worked solutions and of nothing
+                that a model wrote).
         """
         if name == "limit":
             return self.settings["limit"]
         if name == "total":
             return f"{exam.__file__}:total"
+        if name == "lines":
+            return f"{_smollm_lines.__file__}:ExactSteps"
         if name == "p":
             return self._wanted_length()
         return str(getattr(self, name))

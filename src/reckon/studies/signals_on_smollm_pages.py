@@ -22,7 +22,7 @@ from reckon.errors import MissingError
 from reckon.files import write_file, writing
 from reckon.studies._script import run_script
 from reckon.studies._study import slug
-from reckon.studies.signals_on_smollm import ARMS, COOPER, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
+from reckon.studies.signals_on_smollm import ARMS, COOPER, EXACT, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,9 +39,10 @@ PAID: Mapping[str, str] = {
     SURROGATE: "stream/surrogate",
     NOVELTY: "stream/bonus/novelty",
     COOPER: "stream/judge",
+    EXACT: "stream/progress/tokens",
 }
 # An advantage of a step stands at each of its tokens: what a response has of them is their mean. Rewards add up.
-ADVANTAGES = (PAID[STEPS],)
+ADVANTAGES = (PAID[STEPS], PAID[EXACT])
 HALVES = ("first half", "second half")  # of a run's steps
 Curves = Mapping[str, Sequence[float]]
 ByProblem = Mapping[str, float]  # share of right samples, by the problem's id
@@ -139,7 +140,7 @@ def compared(shares: Shares) -> str:
         "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
         "is the standard error over problems, and what each seed says stands in brackets. The error is that of these",
         "runs: how much a method's next run differs, it leaves out. By the luck of the problems alone one in twenty",
-        "lies two errors from 0, and three exams with eight arms less the start and seven less GRPO are 45 looks.",
+        "lies two errors from 0, and three exams with nine arms less the start and eight less GRPO are 51 looks.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
     ]
