@@ -22,6 +22,7 @@ from reckon.studies.signals_on_smollm import (
     CLAIMS,
     COOPER,
     EXACT,
+    EXACT_4,
     GRPO,
     NOVELTY,
     OREAL,
@@ -217,7 +218,7 @@ def test_arms_begin_alike(every_arm):
     assert all(marks == begun[GRPO] for marks in begun.values())
     first = [row["text"] for row in rollouts_of(GRPO)]
     assert len(first) == STUDY.fast["prompts"] * STUDY.fast["group"]
-    for arm in (RLOO, STEPS, SURROGATE, NOVELTY, COOPER, EXACT):
+    for arm in (RLOO, STEPS, SURROGATE, NOVELTY, COOPER, EXACT, EXACT_4):
         assert [row["text"] for row in rollouts_of(arm)] == first, arm
     for arm in (PRIME, OREAL):  # of which some are dropped
         assert {row["text"] for row in rollouts_of(arm)} <= set(first), arm

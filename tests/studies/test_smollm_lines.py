@@ -1,5 +1,7 @@
 """Step advantages by rule, which the study signals-on-smollm holds against those of a learned verifier."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -13,12 +15,12 @@ from reckon.types import Problem
 SUM = Problem(id="sum", prompt="Add these numbers step by step: 17, 48, 20", answer="85")  # three lines, the total too
 
 
-def scored(texts):
+def scored(texts, prover_k=1):
     n = len(texts)
     given = Given(library="here", texts=texts, prompts=[SUM.prompt] * n, answers=[SUM.answer] * n, group=[0] * n)
     task = RunningSums()
     batch = batch_of(given, task=task, tokenizer=tiny.make_tokenizer())
-    (stream,) = ExactSteps(task, line=0.75).score(batch).values()
+    (stream,) = ExactSteps(task, line=0.75, prover_k=prover_k).score(batch).values()
     return batch, stream
 
 
@@ -70,6 +72,22 @@ def test_the_mean_is_0_for_a_policy_like_the_prover():
         before = prover.chance(SUM, "".join(right[:i]))
         after = [prover.chance(SUM, "".join([*right[:i], line])) for line in (right[i], wrong[i])]
         assert 0.75 * (after[0] - before) + 0.25 * (after[1] - before) == pytest.approx(0)
+
+
+def test_the_best_of_four_attempts_by_hand():
+    """1 - (1 - x)^4 of 27/64, 9/16 and 3/4; in the mean 0.75 A - 0.25 V is below 0 at each line."""
+    chances = [1 - (1 - x) ** 4 for x in (27 / 64, 9 / 16, 3 / 4)] + [1.0]
+    batch, stream = scored(["17 + 48 = 65\n65 + 20 = 85\nTotal: 85"], prover_k=4)
+    found = stream.values[0][batch.rollouts.seq.mask[0]].tolist()
+    gains = [after - before for before, after in pairwise(chances)]
+    assert [found[0], found[13], found[-2]] == pytest.approx(gains)
+    assert all(0.75 * gain - 0.25 * chance < -0.1 for gain, chance in zip(gains, chances, strict=False))
+
+
+@pytest.mark.parametrize("prover_k", [0, -1])
+def test_a_prover_without_an_attempt(prover_k):
+    with pytest.raises(InputError, match="must be 1 or more"):
+        ExactSteps(RunningSums(), line=0.75, prover_k=prover_k)
 
 
 @pytest.mark.parametrize("line", [0, 1, -0.5, float("nan")])

@@ -22,7 +22,7 @@ from reckon.errors import MissingError
 from reckon.files import write_file, writing
 from reckon.studies._script import run_script
 from reckon.studies._study import slug
-from reckon.studies.signals_on_smollm import ARMS, COOPER, EXACT, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
+from reckon.studies.signals_on_smollm import ARMS, COOPER, EXACT, EXACT_4, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,6 +40,7 @@ PAID: Mapping[str, str] = {
     NOVELTY: "stream/bonus/novelty",
     COOPER: "stream/judge",
     EXACT: "stream/progress/tokens",
+    EXACT_4: "stream/progress/tokens",
 }
 # An advantage of a step stands at each of its tokens: what a response has of them is their mean. Rewards add up.
 ADVANTAGES = (PAID[STEPS], PAID[EXACT])
@@ -140,7 +141,7 @@ def compared(shares: Shares) -> str:
         "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
         "is the standard error over problems, and what each seed says stands in brackets. The error is that of these",
         "runs: how much a method's next run differs, it leaves out. By the luck of the problems alone one in twenty",
-        "lies two errors from 0, and three exams with nine arms less the start and eight less GRPO are 51 looks.",
+        "lies two errors from 0, and three exams with ten arms less the start and nine less GRPO are 57 looks.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
     ]
