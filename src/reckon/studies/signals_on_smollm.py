@@ -335,7 +335,7 @@ CLAIMS = (
         effects=(_ahead(EXACT, STEPS, least=0.02),),
     ),
     Claim(
-        says="It was what the judge knew: with the same kind of prover, too, exact advantages are ahead of learned ones",
+        says="It was what the judge knew: with a prover of the same kind, too, exact ones are ahead of learned ones",
         effects=(_ahead(EXACT_4, STEPS, least=0.02),),
     ),
     Claim(
