@@ -538,6 +538,13 @@ EXEMPT: dict[str, str] = {
     "reward.novelty.decay": "the first step has nothing to forget: see tests/rewards/test_novelty.py",
     "advantage.gae.expects": "shows in what the critic is taught, not in what is credited: see tests/test_gae.py",
     **_each(
+        "reward.checked_advantage",
+        dict.fromkeys(
+            ("skill", "prover_k", "splitter", "splitter.regex"),
+            "needs a task that checks steps: see tests/rewards/test_checked_advantage.py",
+        ),
+    ),
+    **_each(
         "reward.monte_carlo_advantage",
         dict.fromkeys(
             ("splitter", "splitter.regex", "n_mc", "prover_k", "refresh", "prover"),

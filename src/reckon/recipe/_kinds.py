@@ -91,6 +91,7 @@ KINDS: Mapping[Role, Mapping[str, str]] = {
         "Elliptical",
         "RandomDistillation",
         "Novelty",
+        "CheckedAdvantage",
         "ExactAdvantage",
         "MonteCarloAdvantage",
         "OnlineImplicitReward",

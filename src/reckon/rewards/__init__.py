@@ -1,6 +1,7 @@
 """Rewards: rollouts in, streams out. Each stays a stream of its own until credit is given."""
 
 from reckon.rewards._advantage_monitor import AdvantageMonitor
+from reckon.rewards._checked_advantage import CheckedAdvantage
 from reckon.rewards._classifier import SequenceClassifier
 from reckon.rewards._combine import And, Centered, Not, Or, Probability, and_, not_, or_
 from reckon.rewards._combine_groups import Constrained, MinMax, NormalizeThenSum, Standardized
@@ -46,6 +47,7 @@ __all__ = [
     "Calibrated",
     "CanProve",
     "Centered",
+    "CheckedAdvantage",
     "Clip",
     "ConfidenceRows",
     "Constrained",
