@@ -284,7 +284,7 @@ def test_what_a_reward_prints_is_not_among_the_results(home, capsys):
 )
 def test_what_cannot_be_is_refused_before_a_model_is_opened(home, capsys, monkeypatch, arguments, says):
     monkeypatch.setattr("reckon.models.load_model", lambda *_, **__: pytest.fail("a judge's model was opened"))
-    monkeypatch.setattr("reckon.rewards._classifier._open", lambda *_: pytest.fail("a classifier was opened"))
+    monkeypatch.setattr("reckon.models._load.open_pretrained", lambda *_: pytest.fail("a classifier was opened"))
     Path("bare.jsonl").write_text('{"prompt": "1+1?", "completion": "2"}\n{"prompt": "1+1?", "completion": "3"}\n')
     assert says in sentence(capsys, *arguments)
 
