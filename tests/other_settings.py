@@ -4,10 +4,7 @@ Read by test_settings_matter.py. An entry is `name: value` or `name: In(value, .
 settings of the same part, or for settings of a whole run `key=value` overrides.
 """
 
-import dataclasses
 from dataclasses import dataclass, field
-
-from reckon.models import Optimization
 
 
 @dataclass(frozen=True)
@@ -99,20 +96,20 @@ _STRINGS = {**_SIZES, "seed": 1, "length": [5, 7], "alphabet": "abcdefgh", "mode
 _OWN = "own.py:"
 
 
-def _each(owner: str, values: dict[str, object]) -> dict[str, object]:
+def each(owner: str, values: dict[str, object]) -> dict[str, object]:
     return {f"{owner}.{name}": value for name, value in values.items()}
 
 
 PARTS: dict[str, object] = {
-    **_each("task.letter_count", {**_STRINGS, "count": "natural", "most": 2}),
-    **_each("task.word_length", _STRINGS),
-    **_each("task.distinct_letters", {**_STRINGS, "count": "natural"}),
-    **_each("task.substring", {**_STRINGS, "size": [3, 3], "negatives": "edit"}),
-    **_each("task.chain_arithmetic", {**_SIZES, "seed": 1, "operations": 4}),
-    **_each("task.running_sums", {**_SIZES, "seed": 1, "count": [3, 4], "size": [10, 50]}),
-    **_each("task.largest", {**_SIZES, "seed": 1, "count": 4, "size": [10, 50]}),
-    **_each("task.rules", {**_SIZES, "seed": 1, "domains": ["kinship", "logic"], "hops": [1, 1]}),
-    **_each(
+    **each("task.letter_count", {**_STRINGS, "count": "natural", "most": 2}),
+    **each("task.word_length", _STRINGS),
+    **each("task.distinct_letters", {**_STRINGS, "count": "natural"}),
+    **each("task.substring", {**_STRINGS, "size": [3, 3], "negatives": "edit"}),
+    **each("task.chain_arithmetic", {**_SIZES, "seed": 1, "operations": 4}),
+    **each("task.running_sums", {**_SIZES, "seed": 1, "count": [3, 4], "size": [10, 50]}),
+    **each("task.largest", {**_SIZES, "seed": 1, "count": 4, "size": [10, 50]}),
+    **each("task.rules", {**_SIZES, "seed": 1, "domains": ["kinship", "logic"], "hops": [1, 1]}),
+    **each(
         "task.reasoning_gym",
         {
             **_SIZES,
@@ -122,7 +119,7 @@ PARTS: dict[str, object] = {
             "partial": True,
         },
     ),
-    **_each(
+    **each(
         "task.file",
         {
             "path": "two.jsonl",
@@ -132,7 +129,7 @@ PARTS: dict[str, object] = {
             "shares": [0.2, 0.4, 0.4],
         },
     ),
-    **_each(
+    **each(
         "task.hub_dataset",
         {
             "path": "owner/two",
@@ -145,7 +142,7 @@ PARTS: dict[str, object] = {
     ),
     "task.mixture.tasks": {"b": {"kind": "largest", **SIZES}},
     "sampler.uniform.split": "dev",
-    **_each(
+    **each(
         "sampler.fixed_domains",
         {
             "weights": {"a": 1, "b": 2, "c": 3, "d": 4},
@@ -154,7 +151,7 @@ PARTS: dict[str, object] = {
         },
     ),
     "sampler.balanced.split": "dev",
-    **_each(
+    **each(
         "sampler.domain_sampler",
         {
             "alpha": 0.1,
@@ -174,7 +171,7 @@ PARTS: dict[str, object] = {
             "split": "dev",
         },
     ),
-    **_each(
+    **each(
         "sampler.domain_buffer",
         {
             "size": In(1, {"every": 2}),
@@ -186,17 +183,17 @@ PARTS: dict[str, object] = {
             "split": "dev",
         },
     ),
-    **_each("sampler.easy_to_hard", {"difficulty": "hardness", "parts": 2, "passes": 2, "split": "dev"}),
-    **_each(
+    **each("sampler.easy_to_hard", {"difficulty": "hardness", "parts": 2, "passes": 2, "split": "dev"}),
+    **each(
         "sampler.adaptive_difficulty",
         {"difficulty": "hardness", "start": 3.0, "eta": 1.0, "kappa": 0.1, "beta": 0.9, "split": "dev"},
     ),
-    **_each("sampler.retire", {"pass_rate": 0.3, "split": "dev"}),
-    **_each(
+    **each("sampler.retire", {"pass_rate": 0.3, "split": "dev"}),
+    **each(
         "sampler.by_pass_rate",
         {"edges": [0.1, 0.2, 0.5, 0.9], "repeats": [1, 1, 2, 0, 0], "column": "other_rate", "split": "dev"},
     ),
-    **_each(
+    **each(
         "sampler.by_skill",
         {"skill": "hardness", "share": 0.2, "after": 2, "pass_rate": 0.1, "split": "dev"},
     ),
@@ -205,15 +202,15 @@ PARTS: dict[str, object] = {
     "keep.accuracy_band.inclusive": In(False, {"low": 0.5}),
     "keep.drop_truncated.whole_group": True,
     "keep.chain.rules": ["drop_equal", "drop_truncated"],
-    **_each("reward.verifier", {"right": 2.0, "wrong": -1.0}),
-    **_each(
+    **each("reward.verifier", {"right": 2.0, "wrong": -1.0}),
+    **each(
         "reward.format",
         {"weight": 0.7, "require_eos": False, "validate": _OWN + "never", "extract": _OWN + "whole"},
     ),
     "reward.think_format.weight": 0.7,
     "reward.strict_layout.weight": 0.7,
-    **_each("reward.length", {"l_max": 10, "p": 0.3, "shape": "v2", "clip": In(False, {"l_max": 4})}),
-    **_each(
+    **each("reward.length", {"l_max": 10, "p": 0.3, "shape": "v2", "clip": In(False, {"l_max": 4})}),
+    **each(
         "reward.format_length",
         {
             "l_max": 10,
@@ -224,43 +221,43 @@ PARTS: dict[str, object] = {
             "extract": _OWN + "whole",
         },
     ),
-    **_each(
+    **each(
         "reward.cosine_length",
         {"l_max": 10, "right_short": 2.0, "right_long": 0.2, "wrong_short": -2.0, "wrong_long": -0.2},
     ),
-    **_each("reward.overlong_penalty", {"l_max": 7, "buffer": 5}),
-    **_each("reward.repetition_penalty", {"n": 2, "max_penalty": -1.0, "unit": "tokens"}),
-    **_each("reward.keyword_reward", {"words": ["maybe"], "weight": 0.7, "cap": 1}),
+    **each("reward.overlong_penalty", {"l_max": 7, "buffer": 5}),
+    **each("reward.repetition_penalty", {"n": 2, "max_penalty": -1.0, "unit": "tokens"}),
+    **each("reward.keyword_reward", {"words": ["maybe"], "weight": 0.7, "cap": 1}),
     "reward.containment.extract": _OWN + "whole",
-    **_each("reward.kl_reward", {"coef": 0.1, "clamp": True}),
-    **_each("reward.adaptive_kl_reward", {"coef": 0.1, "clamp": True}),
-    **_each("reward.gate", {"condition": "format", "then": "verifier", "otherwise": -1.0}),
-    **_each("reward.sum", {"parts": {"a": "verifier"}, "weights": {"b": 0.5}, "watch": ["b"]}),
-    **_each("reward.centered", {"reward": "verifier", "references": 0.5}),
-    **_each("reward.probability", {"reward": "own.py:some", "eps": 0.1}),
-    **_each("reward.and", {"parts": _LESS_GOOD, "weights": {"a": 0.5}, "missing": "left_out"}),
-    **_each("reward.or", {"parts": _LESS_GOOD, "missing": "left_out"}),
+    **each("reward.kl_reward", {"coef": 0.1, "clamp": True}),
+    **each("reward.adaptive_kl_reward", {"coef": 0.1, "clamp": True}),
+    **each("reward.gate", {"condition": "format", "then": "verifier", "otherwise": -1.0}),
+    **each("reward.sum", {"parts": {"a": "verifier"}, "weights": {"b": 0.5}, "watch": ["b"]}),
+    **each("reward.centered", {"reward": "verifier", "references": 0.5}),
+    **each("reward.probability", {"reward": "own.py:some", "eps": 0.1}),
+    **each("reward.and", {"parts": _LESS_GOOD, "weights": {"a": 0.5}, "missing": "left_out"}),
+    **each("reward.or", {"parts": _LESS_GOOD, "missing": "left_out"}),
     "reward.not.reward": {"kind": "centered", "reward": _LENGTH},
-    **_each("reward.linear", {"parts": _FEWER, "weights": {"a": 0.5}, "missing": "left_out"}),
-    **_each("reward.min", {"parts": _FEWER, "temperature": 1.0, "missing": "left_out"}),
-    **_each("reward.product", {"parts": {"a": "verifier"}, "missing": "left_out"}),
-    **_each("reward.ensemble", {"parts": _FEWER, "how": "min", "coef": 0.5, "missing": "left_out"}),
-    **_each("reward.clip", {"reward": "verifier", "low": -0.1, "high": 0.9}),
-    **_each("reward.standardized", {"reward": "verifier", "over": "group", "eps": 0.5}),
+    **each("reward.linear", {"parts": _FEWER, "weights": {"a": 0.5}, "missing": "left_out"}),
+    **each("reward.min", {"parts": _FEWER, "temperature": 1.0, "missing": "left_out"}),
+    **each("reward.product", {"parts": {"a": "verifier"}, "missing": "left_out"}),
+    **each("reward.ensemble", {"parts": _FEWER, "how": "min", "coef": 0.5, "missing": "left_out"}),
+    **each("reward.clip", {"reward": "verifier", "low": -0.1, "high": 0.9}),
+    **each("reward.standardized", {"reward": "verifier", "over": "group", "eps": 0.5}),
     "reward.min_max.reward": "verifier",
-    **_each(
+    **each(
         "reward.normalize_then_sum",
         {"parts": _FEWER, "weights": {"a": 0.5}, "missing": "left_out", "whiten": False, "eps": 0.5},
     ),
-    **_each(
+    **each(
         "reward.constrained",
         {"reward": _LENGTH, "costs": {"long": "verifier"}, "limits": {"long": 0.3}, "start": 2.0},
     ),
-    **_each("reward.episodic_count", {"how": "sqrt", "label": "own.py:initial"}),
-    **_each("reward.global_count", {"per": In("run", {"label": "own.py:initial"}), "label": "own.py:initial"}),
-    **_each("reward.elliptical", {"ridge": 1.0, "center": False}),
-    **_each("reward.random_distillation", {"width": 8, "size": 4, "seed": 1}),
-    **_each(
+    **each("reward.episodic_count", {"how": "sqrt", "label": "own.py:initial"}),
+    **each("reward.global_count", {"per": In("run", {"label": "own.py:initial"}), "label": "own.py:initial"}),
+    **each("reward.elliptical", {"ridge": 1.0, "center": False}),
+    **each("reward.random_distillation", {"width": 8, "size": 4, "seed": 1}),
+    **each(
         "reward.novelty",
         {
             "parts": {"a": "episodic_count"},
@@ -270,11 +267,11 @@ PARTS: dict[str, object] = {
             "normalize": "std",
         },
     ),
-    **_each(
+    **each(
         "reward.exact_advantage",
         {"values": _OWN + "falling", "splitter": _OWN + "words", "prover_k": 2, "before": _OWN + "halves"},
     ),
-    **_each(
+    **each(
         "reward.online_implicit_reward",
         {
             "update": "before",
@@ -288,17 +285,17 @@ PARTS: dict[str, object] = {
             "warmup": 3,
         },
     ),
-    **_each(
+    **each(
         "reward.token_outcome_model",
         {"how": "token", "position": "after", "threshold": 0.55, "top": In(0.8, {"how": "top"})},
     ),
     "reward.hack_monitor.reward": "verifier",
     "reward.advantage_monitor.reward": {"kind": "exact_advantage", "values": "own.py:rising", "prover_k": 3},
     "reward.own.py:slow.timeout": 0.001,
-    **_each("reward.*", {"weight": 0.5, "watch": True}),
-    **_each("advantage.group_normalized", {"std": False, "eps": 0.1}),
+    **each("reward.*", {"weight": 0.5, "watch": True}),
+    **each("advantage.group_normalized", {"std": False, "eps": 0.1}),
     "advantage.running_mean.decay": 0.5,
-    **_each(
+    **each(
         "advantage.streamwise",
         {
             "estimator": "reinforce",
@@ -311,8 +308,8 @@ PARTS: dict[str, object] = {
             "whiten": True,
         },
     ),
-    **_each("advantage.reshaped", {"right": "one", "wrong": "failures", "warmup": 1}),
-    **_each(
+    **each("advantage.reshaped", {"right": "one", "wrong": "failures", "warmup": 1}),
+    **each(
         "advantage.gae",
         {
             "gamma": 0.5,
@@ -323,7 +320,7 @@ PARTS: dict[str, object] = {
             "warmup": In(1, {"learn": "value_loss"}),
         },
     ),
-    **_each(
+    **each(
         "objective.clipped_ratio",
         {
             "low": 0.1,
@@ -336,22 +333,22 @@ PARTS: dict[str, object] = {
             "length": In(6, CONSTANT),
         },
     ),
-    **_each("objective.clone_positives", {"coef": 0.2}),
-    **_each("objective.weighted_negatives", {"coef": 0.2}),
-    **_each("objective.policy_gradient", {"whiten": True, "average": "tokens", "length": In(6, CONSTANT)}),
-    **_each(
+    **each("objective.clone_positives", {"coef": 0.2}),
+    **each("objective.weighted_negatives", {"coef": 0.2}),
+    **each("objective.policy_gradient", {"whiten": True, "average": "tokens", "length": In(6, CONSTANT)}),
+    **each(
         "objective.kl_penalty",
         {"coef": 0.2, "estimator": "k2", "average": "tokens", "length": In(6, CONSTANT)},
     ),
-    **_each("objective.entropy_bonus", {"coef": 0.2, "average": "tokens", "length": In(6, CONSTANT)}),
-    **_each("objective.value_loss", {"clip": 0.1, "coef": 0.2, "average": "sequences", "length": In(6, CONSTANT)}),
-    **_each("method.grpo", {"clip": 0.1, "kl": 0.1}),
-    **_each("method.dr_grpo", {"clip": 0.1, "limit": 6}),
-    **_each("method.dapo", {"limit": 7, "buffer": 3, "low": 0.1, "high": 0.1}),
-    **_each("method.gspo", {"low": 0.1, "high": 0.1}),
+    **each("objective.entropy_bonus", {"coef": 0.2, "average": "tokens", "length": In(6, CONSTANT)}),
+    **each("objective.value_loss", {"clip": 0.1, "coef": 0.2, "average": "sequences", "length": In(6, CONSTANT)}),
+    **each("method.grpo", {"clip": 0.1, "kl": 0.1}),
+    **each("method.dr_grpo", {"clip": 0.1, "limit": 6}),
+    **each("method.dapo", {"limit": 7, "buffer": 3, "low": 0.1, "high": 0.1}),
+    **each("method.gspo", {"low": 0.1, "high": 0.1}),
     "method.rloo.kl": 0.1,
     "method.reinforce.decay": 0.5,
-    **_each(
+    **each(
         "method.ppo",
         {
             "kl": 0.1,
@@ -365,9 +362,9 @@ PARTS: dict[str, object] = {
         },
     ),
     "method.rule_reasoner.clip": 0.1,
-    **_each("method.oreal", {"schedule": "paper", "negatives": 0.2, "kl": 0.1, "warmup": 1}),
-    **_each("method.novelty", {"alpha": 0.5, "clip": 0.1}),
-    **_each("method.prime", {"update": "before", "lr": In(1.0, {"update": "before"}), "clip": 0.1}),
+    **each("method.oreal", {"schedule": "paper", "negatives": 0.2, "kl": 0.1, "warmup": 1}),
+    **each("method.novelty", {"alpha": 0.5, "clip": 0.1}),
+    **each("method.prime", {"update": "before", "lr": In(1.0, {"update": "before"}), "clip": 0.1}),
 }
 
 _TRUNCATED = ("objective=policy_gradient",)  # a clipped ratio refuses truncated sampling
@@ -429,139 +426,4 @@ RUNS: dict[str, object] = {
     "save": {"every": 1},
     "save.every": In(2, overrides=_SAVED),
     "save.keep": In(1, overrides=_SAVED),
-}
-
-EXEMPT: dict[str, str] = {
-    "model.device": "another device is another machine",
-    "model.rows_per_batch": "changes time and memory, and results by rounding only: see models/test_same_results.py",
-    "model.activation_checkpointing": "changes time and memory alone: see tests/models/test_language.py",
-    "model.tokens_per_batch": "changes time and memory, and results by rounding only: see test_exact.py",
-    "optimizer.total": "follows from steps, epochs and minibatches; a recipe cannot give it",
-    "log": "where metrics go beside the run's folder: see tests/runs",
-    "out": "where the run goes; every run of this test is sent to a folder of its own by it",
-    "reward.centered.key": "needs a file of references with several: see tests/rewards/test_references.py",
-    **_each(
-        "reward.base_samples",
-        dict.fromkeys(
-            ("reward", "references", "how", "key"),
-            "needs a file of references: see tests/rewards/test_combine.py",
-        ),
-    ),
-    **_each(
-        "reward.fitted",
-        dict.fromkeys(
-            ("folder", "per", "how", "unfinished", "penalty", "prover_k", "device", "dtype", "tokens_per_batch"),
-            "needs a fitted judge: see tests/rewards/test_fitted.py",
-        ),
-    ),
-    **_each(
-        "reward.sequence_classifier",
-        dict.fromkeys(
-            ("name", "label", "output", "too_long", "dtype", "device", "tokens_per_batch"),
-            "needs a classifier: see tests/rewards/test_classifier.py",
-        ),
-    ),
-    **_each(
-        "reward.adaptive_kl_reward",
-        dict.fromkeys(
-            ("target", "horizon"),
-            "the coefficient moves after the step it was charged in: see tests/rewards/test_leaves.py",
-        ),
-    ),
-    **_each(
-        "reward.online_implicit_reward.optimizer",
-        dict.fromkeys(
-            (f.name for f in dataclasses.fields(Optimization)),
-            "of another model; what each does is tried as optimizer.*, that it gets there in test_implicit_online.py",
-        ),
-    ),
-    "reward.online_implicit_reward.optimizer": "see the settings in it",
-    **_each(
-        "reward.token_outcome_model.optimizer",
-        dict.fromkeys(
-            (f.name for f in dataclasses.fields(Optimization)),
-            "of another model; what each does is tried as optimizer.*, that it gets there in test_token_outcome.py",
-        ),
-    ),
-    "reward.token_outcome_model.optimizer": "see the settings in it",
-    "reward.token_outcome_model.balanced": "matters after the step it learned in: see rewards/test_token_outcome.py",
-    "method.oreal.rates": "needs a table of answers: see tests/samplers/test_by_pass_rate.py",
-    "sampler.by_pass_rate.rates": "needs a table of answers: see tests/samplers/test_by_pass_rate.py",
-    "method.oreal.lr": "of a model that learns after it is read: see rewards/test_token_outcome.py",
-    "reward.online_implicit_reward.splitter": "needs a function of one's own: see rewards/test_implicit_online.py",
-    **_each(
-        "reward.random_distillation",
-        dict.fromkeys(
-            ("lr", "steps", "decay"),
-            "read after the first step alone: see tests/rewards/test_novelty_distillation.py",
-        ),
-    ),
-    **_each(
-        "reward.hack_monitor",
-        dict.fromkeys(
-            ("on_alarm", "window", "rise", "fall", "remains", "least_pairs", "frozen", "least_accuracy", "threshold"),
-            "passes on what its judge says, unchanged: see tests/rewards/test_hack_monitor.py",
-        ),
-    ),
-    **_each(
-        "reward.advantage_monitor",
-        dict.fromkeys(
-            ("against", "every", "responses"),
-            "passes on what its judge says, unchanged: see tests/rewards/test_advantage_monitor.py",
-        ),
-    ),
-    **_each(
-        "reward.online_reference_based",
-        dict.fromkeys(
-            (
-                *("folder", "output", "every", "positive", "negatives", "workers", "seconds"),
-                *("show_reference", "keep", "too_long", "replay", "replay_rows", "dtype"),
-            ),
-            "needs a judge that reads text: see tests/rewards/test_online_reference_based.py",
-        ),
-    ),
-    **_each(
-        "reward.online_reference_based.optimizer",
-        dict.fromkeys(
-            (f.name for f in dataclasses.fields(Optimization)),
-            "of another model; what each does is tried as optimizer.*, that it gets there in the same file",
-        ),
-    ),
-    "reward.online_reference_based.optimizer": "see the settings in it",
-    **_each(
-        "method.cooper",
-        dict.fromkeys(
-            ("judge", "lr", "positive", "clip", "kl", "dtype"),
-            "needs a judge that reads text: tried by runs in tests/test_method_cooper.py",
-        ),
-    ),
-    "reward.novelty.decay": "the first step has nothing to forget: see tests/rewards/test_novelty.py",
-    "advantage.gae.expects": "shows in what the critic is taught, not in what is credited: see tests/test_gae.py",
-    **_each(
-        "reward.checked_advantage",
-        dict.fromkeys(
-            ("skill", "prover_k", "splitter", "splitter.regex"),
-            "needs a task that checks steps: see tests/rewards/test_checked_advantage.py",
-        ),
-    ),
-    **_each(
-        "reward.monte_carlo_advantage",
-        dict.fromkeys(
-            ("splitter", "splitter.regex", "n_mc", "prover_k", "refresh", "prover"),
-            "needs a policy that answers: tried by runs in tests/test_method_pav_rl.py",
-        ),
-    ),
-    **_each(
-        "method.pav_rl",
-        dict.fromkeys(
-            ("alpha", "n_mc", "prover_k", "refresh", "n_own", "kl"),
-            "needs a policy that answers: tried by runs in tests/test_method_pav_rl.py",
-        ),
-    ),
-    "reward.constrained.lr": "a price moves after the step it was paid in: see tests/rewards/test_combine.py",
-    "reward.http.url": "needs a server: see tests/rewards/test_http.py, as for the three below",
-    "reward.http.timeout": "matters when a server is slow",
-    "reward.http.retries": "matters when a server fails",
-    "reward.http.backoff": "changes how long a failing server is waited for",
-    "task.reasoning_gym.seconds": "matters when a scorer hangs: see tests/tasks/test_killable.py",
 }

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from other_settings import EXEMPT, NEEDED, PARTS, RUNS, In
+from exempt_settings import EXEMPT
+from other_settings import NEEDED, PARTS, RUNS, In
 from reckon.errors import ReckonError
 from reckon.methods import METHODS
 from reckon.models import Optimization, Sampling, load_model
@@ -404,6 +405,6 @@ def test_every_setting_has_another_value_that_is_tried():
     assert len(listed) == len(PARTS) + len(RUNS) + len(EXEMPT), "a setting is listed twice"
     assert not (missing := sorted(found - set(listed))), (
         f"new settings {missing}: give each another valid value in tests/other_settings.py, in PARTS (tried on one "
-        "batch or a few problems) or RUNS (tried by a run), or a reason in EXEMPT"
+        "batch or a few problems) or RUNS (tried by a run), or a reason in tests/exempt_settings.py"
     )
-    assert not (gone := sorted(set(listed) - found)), f"tests/other_settings.py lists {gone}, which are no settings"
+    assert not (gone := sorted(set(listed) - found)), f"{gone} are listed, which are no settings"
