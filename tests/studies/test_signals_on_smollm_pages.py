@@ -7,7 +7,7 @@ import pytest
 
 from reckon.errors import InputError
 from reckon.evaluate import Difference
-from reckon.studies.signals_on_smollm import COOPER, GRPO, NOVELTY, OREAL, PRIME, RLOO, STEPS, SURROGATE
+from reckon.studies.signals_on_smollm import COOPER, EXACT, GRPO, NOVELTY, OREAL, PRIME, RLOO, STEPS, SURROGATE
 from reckon.studies.signals_on_smollm_pages import PAID, START, compared, knowledge, over_time, paired, told_apart
 from reckon.studies.signals_on_smollm_trl import best_signal, loops_compared, told
 
@@ -74,6 +74,16 @@ def test_curves_over_time_are_means_over_seeds():
     mean = panel.lines[-1]
     assert (mean.get_xdata().tolist(), mean.get_ydata().tolist()) == ([2.0, 4.0], [0.5, 1.5])
     assert len(panel.lines) == 3
+
+
+def test_step_advantages_are_held_against_each_other_over_the_seeds_that_both_have():
+    """By hand: 0.5 and 1 where the learned ones have 0 and 0.5; the second seed has no partner."""
+    arms = {START: {"0": {"a": 0.0, "b": 0.0}}, STEPS: {"0": {"a": 0.0, "b": 0.5}}}
+    arms[EXACT] = {"0": {"a": 0.5, "b": 1.0}, "1": {"a": 0.0, "b": 0.0}}
+    page = compared({"held-out": arms})
+    assert f"| held-out | {EXACT} less {STEPS} | +0.500 ± 0.000 |" in page
+    assert page.count(" less step advantages |") == 1
+    assert "by what their judge knows" not in compared({"held-out": {START: arms[START], STEPS: arms[STEPS]}})
 
 
 def accuracy_rows(left=(), **accuracies):

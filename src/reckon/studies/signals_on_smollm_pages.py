@@ -22,7 +22,7 @@ from reckon.errors import MissingError
 from reckon.files import write_file, writing
 from reckon.studies._script import run_script
 from reckon.studies._study import slug
-from reckon.studies.signals_on_smollm import ARMS, COOPER, EXACT, EXACT_4, GRPO, NOVELTY, PRIME, STEPS, SURROGATE
+from reckon.studies.signals_on_smollm import ARMS, COOPER, EXACT, EXACT_4, GRPO, NOVELTY, PRIME, RLOO, STEPS, SURROGATE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +44,8 @@ PAID: Mapping[str, str] = {
 }
 # An advantage of a step stands at each of its tokens: what a response has of them is their mean. Rewards add up.
 ADVANTAGES = (PAID[STEPS], PAID[EXACT])
+# The two arms of exact step advantages against what they were added to be held against.
+JUDGED = ((EXACT, STEPS), (EXACT_4, STEPS), (EXACT_4, EXACT), (EXACT, RLOO), (EXACT_4, RLOO))
 HALVES = ("first half", "second half")  # of a run's steps
 Curves = Mapping[str, Sequence[float]]
 ByProblem = Mapping[str, float]  # share of right samples, by the problem's id
@@ -134,14 +136,15 @@ def paired(of: Mapping[str, ByProblem], other: Mapping[str, ByProblem]) -> Diffe
 
 
 def compared(shares: Shares) -> str:
-    """A page: every arm less the start, and less GRPO, by exam."""
+    """A page: every arm less the start, and less GRPO, by exam; then the pairs of `JUDGED`."""
     lines = [
         "# Arms compared by problem",
         "",
         "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
         "is the standard error over problems, and what each seed says stands in brackets. The error is that of these",
         "runs: how much a method's next run differs, it leaves out. By the luck of the problems alone one in twenty",
-        "lies two errors from 0, and three exams with ten arms less the start and nine less GRPO are 57 looks.",
+        "lies two errors from 0, and three exams with ten arms less the start, nine less GRPO and the five pairs at the",
+        "end are 72 looks.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
     ]
@@ -155,6 +158,13 @@ def compared(shares: Shares) -> str:
                 both = [seed for seed in seeds if seed in arms.get(other, {})] if arm not in (START, other) else []
                 cells.append(_difference(seeds, arms[other], both) if both else "")
             lines.append(f"| {' | '.join(cells)} |")
+    told = []
+    for exam, arms in shares.items():
+        for one, other in JUDGED:
+            if both := [seed for seed in arms.get(one, {}) if seed in arms.get(other, {})]:
+                told.append(f"| {exam} | {one} less {other} | {_difference(arms[one], arms[other], both)} |")
+    if told:
+        lines += ["", "## Step advantages, by what their judge knows", "", "| exam | | |", "|---|---|---|", *told]
     return "\n".join(lines) + "\n"
 
 
