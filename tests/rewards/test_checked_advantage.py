@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from judge_models import batch_of
 
 from reckon.errors import InputError
+from reckon.recipe import Recipe
 from reckon.rewards import CheckedAdvantage
 from reckon.steps import Pattern
 from reckon.studies._smollm_lines import ExactSteps
@@ -160,6 +161,26 @@ def test_the_studys_cells_have_it_under_another_name():
     batch = answers(RunningSums(), SUM, "".join(RIGHT), "".join(WRONG))
     theirs = by_token(ExactSteps(RunningSums(), line=0.6, prover_k=2), batch)
     assert torch.equal(theirs, by_token(CheckedAdvantage(RunningSums(), skill=0.6, prover_k=2), batch))
+
+
+def test_a_splitter_that_does_not_find_the_tasks_steps_is_told():
+    task = ChainArithmetic(operations=4)
+    problem = task.problems("train")[0]
+    with pytest.raises(InputError, match=r"`splitter` finds 1 of the 4 steps .* such as \{regex: ','\}"):
+        CheckedAdvantage(task).score(answers(task, problem, task.solution(problem)))
+
+
+def test_a_recipe_names_it():
+    recipe = Recipe.parse(
+        "{model: tiny, method: pav_rl, task: {kind: chain_arithmetic, operations: 4}, steps: 2, prompts: 2, answers: 4,"
+        " sampling: {max_new_tokens: 10}, evaluate: null, reward: {correct: verifier, progress: {kind: "
+        "checked_advantage, skill: 0.6, prover_k: 2, splitter: {regex: ','}, weight: 3.0}}}",
+        name="own.yaml",
+    )
+    recipe.check_training()
+    part = recipe.build(recipe.load_policy()).reward.parts["progress"]
+    assert (part.skill, part.prover_k, part.splitter) == (0.6, 2, Pattern(","))
+    assert part.task is recipe.made_task
 
 
 class Unworked:

@@ -11,7 +11,7 @@ from torch import Tensor
 from reckon.errors import InputError
 from reckon.process import best_of_k, step_advantages, with_outcome
 from reckon.rewards._judges_reading import check_splitter
-from reckon.steps import Pattern, Splitter, Steps, split_rollouts, spread
+from reckon.steps import Pattern, Splitter, Steps, split_rollouts, spread, step_ends
 from reckon.types import Batch, Problem, Rollouts, Stream, Task, Worked
 
 
@@ -53,7 +53,7 @@ class CheckedAdvantage:
         """One stream [N, T] of kind "advantage". Pure.
 
         Raises:
-            InputError: no problem of the batch has a worked solution with steps.
+            InputError: no problem of the batch has a worked solution with steps, or the splitter does not find them.
         """
         rollouts = batch.rollouts
         needed = [self._needed(problem) for problem in rollouts.problems]
@@ -85,8 +85,16 @@ class CheckedAdvantage:
         return self.skill ** max(needed - len(valid), 0) if all(valid) else 0.0
 
     def _needed(self, problem: Problem) -> int:
+        """Steps of the worked solution that can be checked."""
         assert isinstance(self.task, Worked)
-        return len(self._valid(problem, self.task.solution(problem)))
+        solution = self.task.solution(problem)
+        needed, found = len(self._valid(problem, solution)), len(step_ends(solution, self.splitter))
+        if found < needed:  # a step would be told from another by nothing but the verdict
+            raise InputError(
+                f"checked_advantage: `splitter` finds {found} of the {needed} steps in the worked solution of problem "
+                f"{problem.id!r}, {solution[:60]!r}. Give the one that ends steps, such as {{regex: ','}}."
+            )
+        return needed
 
     def _valid(self, problem: Problem, text: str) -> list[bool]:
         """The truth of the steps that can be judged."""

@@ -59,6 +59,10 @@ class SequenceClassifier:
             InputError: the weights are pickled or lack a part, as a model without a classifier does; a label that is
                 not there.
         """
+        from transformers import AutoModelForSequenceClassification
+
+        from reckon.models import find_device, open_pretrained
+
         if tokens_per_batch < 1:
             raise InputError(f"sequence_classifier: `tokens_per_batch` is {tokens_per_batch}; it must be at least 1.")
         for key, value, known in (
@@ -70,10 +74,6 @@ class SequenceClassifier:
                 raise InputError(f"sequence_classifier: `{key}` is {value!r}; it must be one of {', '.join(known)}.")
         self.name = str(name)
         self.output, self.too_long, self.tokens_per_batch = output, too_long, tokens_per_batch
-        from transformers import AutoModelForSequenceClassification
-
-        from reckon.models import find_device, open_pretrained
-
         found = find_device(device, "device")
         network, self.tokenizer = open_pretrained(
             self.name,

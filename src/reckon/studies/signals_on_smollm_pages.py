@@ -143,8 +143,8 @@ def compared(shares: Shares) -> str:
         "Share of right samples at equal generated tokens, paired by problem, each problem with its mean over seeds; ±",
         "is the standard error over problems, and what each seed says stands in brackets. The error is that of these",
         "runs: how much a method's next run differs, it leaves out. By the luck of the problems alone one in twenty",
-        "lies two errors from 0, and three exams with ten arms less the start, nine less GRPO and the five pairs at the",
-        "end are 72 looks.",
+        "lies two errors from 0, and three exams with ten arms less the start, nine less GRPO and the five pairs at",
+        "the end are 72 looks.",
         "",
         "Written by `python -m reckon.studies.signals_on_smollm_pages`.",
     ]
