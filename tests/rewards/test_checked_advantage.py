@@ -105,6 +105,28 @@ def test_rows_do_not_touch_each_other():
     assert not together[3].any()
 
 
+def test_each_row_is_read_by_its_own_problem():
+    """A sum of two numbers needs two lines: 9/16 at first."""
+    part, pair = CheckedAdvantage(RunningSums()), Problem(id="pair", prompt="Add step by step: 3, 4", answer="7")
+    texts = ["".join(RIGHT), "3 + 4 = 7\nTotal: 7"]
+    batch = batch_of([[*text, ""] for text in texts], group=[0, 1], outcomes=[1.0, 1.0], problems=(SUM, pair))
+    values = by_token(part, batch)
+    assert [float(values[0, 0]), float(values[1, 0])] == pytest.approx([9 / 64, 3 / 16])
+
+
+def test_right_steps_beyond_those_needed_are_worth_nothing():
+    text = "".join([*RIGHT, "\nTotal: 85\nTotal: 85"])
+    assert by_line(CheckedAdvantage(RunningSums()), SUM, text) == pytest.approx([9 / 64, 3 / 16, 1 / 4, 0, 0], abs=1e-6)
+
+
+def test_a_step_is_read_with_its_last_token():
+    """The token that ends a line may hold the number that makes it right or wrong."""
+    pieces = [["17 + 48 =", " 65\n", "Well."], ["17 + 48 =", " 66\n", "Well."]]
+    batch = batch_of(pieces, group=[0, 0], outcomes=[0.0, 0.0], problems=(SUM,))
+    values = by_token(CheckedAdvantage(RunningSums()), batch)
+    assert values[:, 1].tolist() == pytest.approx([9 / 64, -27 / 64])
+
+
 def test_a_given_prefix_is_where_a_response_begins_from():
     """Its right line is nobody's merit: what was sampled begins at 9/16."""
     part = CheckedAdvantage(RunningSums())
@@ -137,7 +159,7 @@ def test_problems_without_steps_are_credited_with_nothing():
     problems = tuple(mixture.problems("train")[i] for i in (0, -1))
     assert [problem.domain for problem in problems] == ["sums", "largest"]
     texts = [mixture.solution(problem) for problem in problems]
-    batch = batch_of([[*text, ""] for text in texts], group=[0, 1], outcomes=[1.0, 1.0], problems=problems)
+    batch = batch_of([[*text, ""] for text in texts], group=[0, 1], outcomes=[1.0, 0.0], problems=problems)
     values = by_token(CheckedAdvantage(mixture), batch)
     assert values[0].any()
     assert not values[1].any()
